@@ -1,0 +1,68 @@
+# Everything a newcomer types. `make run` and `make test` do their own set-up in .venv; the second time they skip it.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+UV := $(BIN)/uv pip
+# Without byte code every Ray process compiles torch anew, and start-up takes two to three times as long.
+INSTALL := $(UV) install --python $(BIN)/python --compile-bytecode
+NAME ?= hello
+PYTEST := $(BIN)/python -m pytest
+
+.DEFAULT_GOAL := help
+.PHONY: help run test test-unit test-ray verify format bench lock clean
+
+help: ## Say what each target does
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+run: $(VENV)/.train ## Train the language model on the bundled speeches with two Ray workers, and write its report
+	$(BIN)/highwater run language --name $(NAME)
+
+test: test-unit test-ray ## Run all tests: about ten minutes on two cores
+
+test-unit: $(VENV)/.dev ## Run the tests that start no Ray: under three minutes
+	$(PYTEST) tests/unit
+
+test-ray: $(VENV)/.dev ## Run the tests on a real Ray
+	$(PYTEST) tests/ray
+
+verify: $(VENV)/.dev ## Check style, types and the direction of imports
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+format: $(VENV)/.dev ## Put the code into its format
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+bench: $(VENV)/.dev ## Run the benchmarks that back the README's figures (about forty minutes)
+	$(BIN)/python -m tests.bench.overhead
+	$(BIN)/python -m tests.bench.startup
+	$(BIN)/python -m tests.bench.qrnn
+	$(BIN)/python -m tests.bench.workers
+	$(BIN)/python -m tests.bench.kills
+
+lock: $(VENV)/.uv ## Resolve the dependencies anew, for all platforms and Pythons that are supported
+	$(UV) compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command 'make lock' --quiet --extra train -o requirements.lock
+	$(UV) compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command 'make lock' --quiet --extra train --extra dev -c requirements.lock -o requirements-dev.lock
+
+clean: ## Remove the environment and caches; runs are kept
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache dist build *.egg-info
+	find . -name __pycache__ -type d -not -path './runs/*' -prune -exec rm -rf {} +
+
+$(VENV)/.uv:
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Highwater needs Python 3.11 or newer: make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check uv
+	@touch $@
+
+$(VENV)/.train: requirements.lock pyproject.toml | $(VENV)/.uv
+	$(INSTALL) --require-hashes -r requirements.lock
+	$(INSTALL) --no-deps --editable .
+	@touch $@
+
+$(VENV)/.dev: requirements-dev.lock $(VENV)/.train
+	$(INSTALL) --require-hashes -r requirements-dev.lock
+	@touch $@

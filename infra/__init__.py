@@ -1,0 +1,1 @@
+"""The edges: object stores, Kubernetes, metrics and logs, each behind a small Protocol."""

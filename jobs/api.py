@@ -1,0 +1,120 @@
+"""The verbs as functions, for notebooks and programs: they return the records that `highwater --json` prints.
+
+    from jobs import api
+    result = api.run("language", set=["epochs=1"], name="first")
+    api.status("first"); api.report("first"); api.recipes(); api.doctor()
+
+Every function raises `HighwaterError` with one sentence when it cannot do what was asked. A run that
+ended for a bad reason is a record like any other: look at `result.reason`.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from infra.storage import open_store
+from jobs import specfile
+from jobs.display import Display, Silent, display_for
+from jobs.doctor import Diagnosis, diagnose
+from jobs.findings import Facts
+from jobs.plan import Plan
+from jobs.resolve import list_runs, resolve
+from jobs.rundir import Result
+from jobs.runner import Options, StageResult, execute, make_plan, prepared
+from jobs.specfile import RecipeInfo
+from jobs.status import RunStatus, status_of
+
+__all__ = [
+    "Diagnosis",
+    "Plan",
+    "RecipeInfo",
+    "Result",
+    "RunStatus",
+    "StageResult",
+    "doctor",
+    "plan",
+    "recipes",
+    "report",
+    "run",
+    "runs",
+    "schema",
+    "status",
+]
+
+STORAGE = "runs"
+
+
+def run(
+    spec: str,
+    *,
+    set: Sequence[str] = (),  # noqa: A002 - the name of the option
+    name: str | None = None,
+    storage: str | None = None,
+    ray: str | None = None,
+    until: str | None = None,
+    progress: bool | Display = True,
+) -> Result | StageResult:
+    """Train until the run ends, and return how it ended; a finished run returns at once, a live one is joined.
+
+    `spec` is a recipe, a file or JSON; `set` holds `FIELD=VALUE`; `name` is fresh unless given; `storage`
+    wins over the spec's; `ray` is None for a Ray of its own, `auto`, HOST:PORT or http(s)://. `until` names
+    a stage after which to leave, and then a `StageResult` is returned. Ctrl-C saves and leaves, with reason
+    `stopped`; a second one raises.
+    """
+    options = Options(spec, tuple(set), name, storage, ray, until)
+    if isinstance(progress, bool):
+        progress = display_for(sys.stdout) if progress else Silent()
+    return execute(prepared(options), progress)
+
+
+def plan(
+    spec: str,
+    *,
+    set: Sequence[str] = (),  # noqa: A002 - the name of the option
+    name: str | None = None,
+    storage: str | None = None,
+    ray: str | None = None,
+    until: str | None = None,
+) -> Plan:
+    """What `run` with the same arguments would do; writes nothing and starts nothing."""
+    return make_plan(prepared(Options(spec, tuple(set), name, storage, ray, until)))
+
+
+def status(run: str, *, storage: str = STORAGE, endpoint: str | None = None) -> RunStatus:
+    """Where one run is. `run` is a name, a folder or an s3:// URI."""
+    return status_of(resolve(run, storage, endpoint))
+
+
+def runs(*, storage: str = STORAGE, endpoint: str | None = None) -> list[RunStatus]:
+    """Where every run of a storage is, newest activity last."""
+    return [status_of(one) for one in list_runs(open_store(storage, endpoint))]
+
+
+def report(run: str, *, storage: str = STORAGE, endpoint: str | None = None) -> str:
+    """Write the run's report.html anew from its run directory; return where it is."""
+    from jobs.report.build import write_report
+
+    return write_report(resolve(run, storage, endpoint))
+
+
+def recipes() -> list[RecipeInfo]:
+    """All recipes, by name."""
+    return specfile.recipes()
+
+
+def schema() -> dict[str, Any]:
+    """JSON Schema of a spec."""
+    return specfile.schema()
+
+
+def doctor(*, storage: str = STORAGE, endpoint: str | None = None) -> Diagnosis:
+    """What is wrong with this machine, and what to do about it."""
+    return diagnose(Facts(storage=storage, endpoint=endpoint))
+
+
+def local_path(uri: str) -> Path | None:
+    """The file behind a URI of this machine, or None."""
+    return None if "://" in uri else Path(uri)

@@ -1,0 +1,162 @@
+"""Shows a run: plain lines for pipes, nothing for programs, a live picture (`jobs.live`) for terminals."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping
+from typing import Protocol, TextIO
+
+from jobs.errors import Reason
+from jobs.units import duration, quantity, rate
+from jobs.view import Update, View
+
+#: Seconds between two progress lines in a pipe.
+PROGRESS_S = 10.0
+#: Updates told of what happened before one began to watch.
+HISTORY = 10
+
+
+class Display(Protocol):
+    """Shows what a follower knows; `close` leaves the terminal as it was."""
+
+    def show(self, view: View, updates: list[Update]) -> None:
+        """Called after every poll, also when nothing is new."""
+        ...
+
+    def say(self, text: str) -> None:
+        """One line to the person, besides the run's own."""
+        ...
+
+    def close(self) -> None:
+        """No more calls come."""
+        ...
+
+
+class Silent:
+    """Shows nothing."""
+
+    def show(self, view: View, updates: list[Update]) -> None:
+        """Nothing."""
+
+    def say(self, text: str) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Nothing."""
+
+
+class Plain:
+    """Lines: one for each event, evaluation and end, and a progress line about every ten seconds."""
+
+    def __init__(
+        self,
+        write: Callable[[str], object],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        every_s: float = PROGRESS_S,
+    ) -> None:
+        self._write = write
+        self._clock = clock
+        self._every_s = every_s
+        self._due = clock()
+        self._step = 0
+        self._first = True
+
+    def show(self, view: View, updates: list[Update]) -> None:
+        """Write what is new."""
+        told = [update for update in updates if update.kind != "checkpoint"]
+        if self._first and len(told) > HISTORY:
+            self.say(f"... {len(told) - HISTORY} earlier lines left out")
+            told = told[-HISTORY:]
+        self._first = False
+        for update in told:
+            self._write(line(view, update) + "\n")
+        if view.phase == "running" and view.step != self._step and self._clock() >= self._due:
+            self._step, self._due = view.step, self._clock() + self._every_s
+            self._write(progress(view) + "\n")
+
+    def say(self, text: str) -> None:
+        """One line as it is."""
+        self._write(text + "\n")
+
+    def close(self) -> None:
+        """Nothing to leave."""
+
+
+def display_for(stream: TextIO, environ: Mapping[str, str] | None = None) -> Display:
+    """The live picture if the stream is a terminal that can draw, else plain lines."""
+    environ = os.environ if environ is None else environ
+    if stream.isatty() and environ.get("TERM", "") not in ("", "dumb"):
+        from jobs.live import Live
+
+        return Live(stream)
+    return Plain(lambda text: _write_line(stream, text))
+
+
+def _write_line(stream: TextIO, text: str) -> None:
+    stream.write(text)
+    stream.flush()
+
+
+def progress(view: View) -> str:
+    """Where the run is, in one line."""
+    parts = [f"step {of(view.step, view.steps)}"]
+    if view.epoch:
+        parts.append(f"epoch {of(view.epoch, view.epochs)}")
+    parts += [f"{name} {text}" for name, text in numbers(view)]
+    return "  ".join(parts)
+
+
+def numbers(view: View) -> list[tuple[str, str]]:
+    """What is measured now, by name, as text; only what is known."""
+    pairs: list[tuple[str, str | None]] = [
+        ("loss", None if view.loss is None else f"{view.loss:.4f}"),
+        (view.metric, None if view.last is None else f"{view.last:.4g}"),
+        ("rate", None if view.rate is None else rate(view.rate)),
+        ("speed", None if view.units_per_s is None else f"{quantity(view.units_per_s)} {view.unit}/s"),
+        ("left", None if view.eta_s is None else duration(view.eta_s)),
+    ]
+    return [(name, text) for name, text in pairs if text is not None]
+
+
+def sizes(view: View) -> str:
+    """The batch with all its factors and their product; empty while unknown."""
+    if view.batch is None:
+        return ""
+    bptt = f" x bptt {view.bptt}" if view.bptt else ""
+    workers = f"{view.workers} worker{'' if view.workers == 1 else 's'}"
+    accumulation = f" x {view.accumulation} micro-steps" if view.accumulation not in (None, 1) else ""
+    return f"batch {view.batch}{bptt} x {workers}{accumulation}, global batch {view.global_batch}"
+
+
+def line(view: View, update: Update) -> str:
+    """One update in one line, with the local time of day."""
+    clock = time.strftime("%H:%M:%S", time.localtime(update.time)) if update.time else "--:--:--"
+    text = " ".join(update.text.split())
+    if update.kind == "eval":
+        return f"{clock} step {of(update.step or 0, view.steps)}: {text}"
+    if update.kind == "result" and view.result is not None:
+        return f"{clock} {outcome(view)}"
+    return f"{clock} {text}"
+
+
+def outcome(view: View) -> str:
+    """How the run ended, in one line; for a run that is done, with its best metric and the baseline's."""
+    result = view.result
+    if result is None:
+        return view.stage
+    text = " ".join(result.message.split())
+    if result.reason is not Reason.DONE:
+        return f"{result.reason.value}: {text}"
+    best = result.best_metrics.get(result.metric)
+    base = result.baseline.get(result.metric)
+    if best is None:
+        return f"done: {text}"
+    against = "" if base is None else f" (baseline {base:.4g})"
+    return f"done in {duration(result.seconds)}: {text} Best {result.metric} {best:.4g}{against}."
+
+
+def of(value: int, total: int | None) -> str:
+    """`120/1,000`, or `120` while the total is unknown."""
+    return f"{value:,}" if total is None else f"{value:,}/{total:,}"

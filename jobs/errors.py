@@ -1,0 +1,123 @@
+"""Why a run ended, and the errors that say so.
+
+`Reason` is closed and every table over it is total (a test holds them to that), so that a new
+reason cannot be forgotten in one place. Errors carry a reason and one sentence for a person.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """The cause a run ended with; states, exit codes and retry budgets derive from it."""
+
+    DONE = "done"
+    BAD_SPEC = "bad_spec"
+    BAD_DATA = "bad_data"
+    BAD_STORAGE = "bad_storage"
+    NAME_IN_USE = "name_in_use"
+    STOPPED = "stopped"
+    PREEMPTED = "preempted"
+    LOSS_NAN = "loss_nan"
+    OUT_OF_MEMORY = "out_of_memory"
+    WORKER_LOST = "worker_lost"
+    RAY_UNREACHABLE = "ray_unreachable"
+    MISSING_EXTRA = "missing_extra"
+    LEASE_LOST = "lease_lost"
+    USER_CODE = "user_code"
+    INTERNAL = "internal"
+
+
+class HighwaterError(Exception):
+    """An end that has a known reason and one sentence: what is wrong, where, and what to do.
+
+    Picklable by construction (Ray ships exceptions between processes): the arguments are the state.
+    """
+
+    reason: Reason = Reason.INTERNAL
+
+    def __init__(self, message: str, reason: Reason | None = None) -> None:
+        super().__init__(message, reason)
+        self.message = message
+        if reason is not None:
+            self.reason = reason
+
+    def __str__(self) -> str:
+        return self.message
+
+
+class SpecError(HighwaterError):
+    """The spec, an override or a command-line value cannot be used."""
+
+    reason = Reason.BAD_SPEC
+
+
+class DataError(HighwaterError):
+    """The data cannot be read, or cannot train what was asked."""
+
+    reason = Reason.BAD_DATA
+
+
+class StorageError(HighwaterError):
+    """Storage cannot be reached, read or written."""
+
+    reason = Reason.BAD_STORAGE
+
+
+class NotFoundError(StorageError):
+    """No object has that key."""
+
+
+class ExistsError(StorageError):
+    """An object with that key exists already, and the write was to create it."""
+
+
+class NameInUseError(HighwaterError):
+    """The run's name belongs to another spec, or to a run that is alive."""
+
+    reason = Reason.NAME_IN_USE
+
+
+class RayError(HighwaterError):
+    """A Ray cluster cannot be reached or refuses the work."""
+
+    reason = Reason.RAY_UNREACHABLE
+
+
+class MissingExtraError(HighwaterError):
+    """A verb needs a part of the installation that this machine lacks."""
+
+    reason = Reason.MISSING_EXTRA
+
+
+class LeaseLostError(HighwaterError):
+    """Another driver took the run over; this one must not write any more."""
+
+    reason = Reason.LEASE_LOST
+
+
+class LossNanError(HighwaterError):
+    """The training loss stopped being a finite number."""
+
+    reason = Reason.LOSS_NAN
+
+
+#: The process exit code of each reason, documented in the README.
+EXIT_CODES: dict[Reason, int] = {
+    Reason.DONE: 0,
+    Reason.INTERNAL: 1,
+    Reason.BAD_SPEC: 2,
+    Reason.BAD_DATA: 2,
+    Reason.BAD_STORAGE: 2,
+    Reason.NAME_IN_USE: 2,
+    Reason.MISSING_EXTRA: 2,
+    Reason.LOSS_NAN: 3,
+    Reason.OUT_OF_MEMORY: 4,
+    Reason.WORKER_LOST: 5,
+    Reason.PREEMPTED: 5,
+    Reason.RAY_UNREACHABLE: 6,
+    Reason.LEASE_LOST: 7,
+    Reason.USER_CODE: 8,
+    Reason.STOPPED: 130,
+}

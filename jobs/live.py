@@ -1,0 +1,124 @@
+"""The live picture of a run on a terminal: progress, curves, sizes and the last events."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from typing import TextIO
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live as RichLive
+from rich.progress_bar import ProgressBar
+from rich.rule import Rule
+from rich.table import Table
+from rich.text import Text
+
+from jobs.display import line, numbers, of, outcome, sizes
+from jobs.sparkline import ASCII_BARS, BARS, sparkline
+from jobs.units import quantity
+from jobs.view import Update, View
+
+#: Lines of events under the curves.
+EVENTS = 6
+
+
+class Live:
+    """Draws in place and leaves the last picture standing."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._console = Console(file=stream, highlight=False)
+        self._events: deque[str] = deque(maxlen=EVENTS)
+        self._live = RichLive(
+            console=self._console,
+            auto_refresh=False,
+            redirect_stdout=False,
+            redirect_stderr=False,
+            vertical_overflow="crop",
+        )
+        self._live.start()
+
+    def show(self, view: View, updates: list[Update]) -> None:
+        """Draw the run as it is now."""
+        self._events.extend(line(view, update) for update in updates if update.kind != "checkpoint")
+        self._live.update(picture(view, list(self._events), self._console, time.time()), refresh=True)
+
+    def say(self, text: str) -> None:
+        """One line above the picture."""
+        self._live.console.print(Text(text), soft_wrap=True)
+
+    def close(self) -> None:
+        """Leave the last picture, and the cursor below it."""
+        self._live.stop()
+
+
+def picture(view: View, events: list[str], console: Console, now: float) -> RenderableType:
+    """The run as lines no wider than the console. Pure."""
+    width = console.width
+    bars = BARS if console.encoding.lower().startswith("utf") else ASCII_BARS
+    parts: list[RenderableType] = [_title(view, now), _progress(view)]
+    if sizes(view):
+        parts.append(_cut(sizes(view), "dim"))
+    parts.append(_cut("  ".join(f"{name} {text}" for name, text in numbers(view))))
+    parts.append(_curves(view, max(10, min(60, width - 40)), bars))
+    parts.append(Rule(style="dim", characters="-"))
+    parts += [_cut(text, "dim") for text in events]
+    if view.phase == "ended":
+        parts.append(_cut(outcome(view), _colour(view), wrap=True))
+    return Group(*parts)
+
+
+def _title(view: View, now: float) -> Text:
+    attempt = f"  attempt {view.attempts[-1].number}" if len(view.attempts) > 1 else ""
+    spin = "|/-\\"[int(now * 2) % 4] if view.phase in ("waiting", "running") else " "
+    return Text.assemble(
+        (view.name, "bold"),
+        ("  " + _phase(view), _colour(view)),
+        (f"{attempt}  {view.uri} {spin}", "dim"),
+        no_wrap=True,
+        overflow="ellipsis",
+    )
+
+
+def _phase(view: View) -> str:
+    return view.result.reason.value if view.result is not None else view.phase
+
+
+def _colour(view: View) -> str:
+    if view.phase == "ended" and view.result is not None:
+        return "green" if view.result.reason.value == "done" else "yellow" if view.result.reason == "stopped" else "red"
+    return {"waiting": "cyan", "running": "cyan", "lost": "red"}.get(view.phase, "cyan")
+
+
+def _progress(view: View) -> RenderableType:
+    if view.steps is None:
+        return _cut(view.stage or "waiting for the driver")
+    grid = Table.grid(padding=(0, 1), expand=True)
+    grid.add_column(no_wrap=True)
+    grid.add_column(ratio=1)
+    grid.add_column(no_wrap=True, justify="right")
+    share = view.step / view.steps if view.steps else 1.0
+    epoch = f"epoch {of(view.epoch, view.epochs)}  " if view.epoch else ""
+    grid.add_row(
+        f"{share:4.0%}",
+        ProgressBar(total=max(view.steps, 1), completed=view.step),
+        f"{epoch}step {of(view.step, view.steps)}",
+    )
+    return grid
+
+
+def _curves(view: View, width: int, bars: str) -> RenderableType:
+    grid = Table.grid(padding=(0, 1))
+    grid.add_column(no_wrap=True, style="dim")
+    grid.add_column(no_wrap=True, style="cyan")
+    grid.add_column(no_wrap=True)
+    losses = view.losses.values
+    if losses:
+        grid.add_row("loss", sparkline(losses, width, bars), f"{losses[0]:.4g} to {losses[-1]:.4g}")
+    if view.values and view.best is not None:
+        ends = f"{view.values[0]:.4g} to {view.values[-1]:.4g}, best {quantity(view.best)}"
+        grid.add_row(view.metric.replace("_", " "), sparkline(view.values, width, bars), ends)
+    return grid
+
+
+def _cut(text: str, style: str = "", *, wrap: bool = False) -> Text:
+    return Text(text, style=style, no_wrap=not wrap, overflow="ellipsis")

@@ -1,0 +1,145 @@
+"""The first panel: what was trained, how good it is beside the baseline, and what it took."""
+
+from __future__ import annotations
+
+from jobs.report.axes import active_time
+from jobs.report.panel import Panel, scroll
+from jobs.report.text import Html, duration, finite, join, number, share, table, tag
+from jobs.report.view import RunView, numbers, section
+from jobs.spec import flatten
+
+STATES = {"done": "finished", "stopped": "stopped", "preempted": "interrupted"}
+
+
+def panel(view: RunView) -> Panel:
+    """State, the sentence that matters, key numbers, and all metrics beside the baseline."""
+    lead = tag("p", verdict(view), class_="lead")
+    return Panel("result", "Result", join((lead, _ending(view), _cards(view), _metrics(view))))
+
+
+def state(view: RunView) -> str:
+    """One or two words: `finished`, `stopped`, `interrupted`, `failed`, `not finished` or `not started`."""
+    if view.result is not None:
+        return STATES.get(str(view.result.get("reason")), "failed")
+    return "not finished" if view.attempts or len(view.steps) else "not started"
+
+
+def subject(view: RunView) -> str:
+    """What was trained on what, from the spec."""
+    flat = flatten(view.spec)
+    model, source = flat.get("model.kind"), flat.get("data.source")
+    words = [f"A {view.spec['task']} model" if view.spec.get("task") else "A model"]
+    words += [f"({model})"] if model else []
+    words += [f"trained on {source}"] if source else []
+    return " ".join(str(word) for word in words)
+
+
+def verdict(view: RunView) -> str:
+    """The result metric against the baseline, in one sentence."""
+    best, metric = view.best(), view.metric
+    if best is None or metric is None:
+        return "The model has not been evaluated yet, so there is no result to show."
+    step, value = best
+    goal = "lower" if view.goal == "min" else "higher"
+    words = f"The best {metric} is {number(value)} (step {number(step)}; {goal} is better)"
+    baseline = view.baseline.get(metric)
+    if baseline is None:
+        return f"{words}; there is no baseline to compare it with."
+    return f"{words}: {compare(value, baseline)} a model that learned nothing but frequencies ({number(baseline)})."
+
+
+def compare(value: float, baseline: float) -> str:
+    """`77 % lower than`, `12 % higher than` or `the same as`."""
+    if value == baseline:
+        return "the same as that of"
+    side = "lower" if value < baseline else "higher"
+    if baseline <= 0:
+        return f"{number(abs(value - baseline))} {side} than that of"
+    return f"{share(abs(value - baseline) / baseline)} {side} than that of"
+
+
+def _ending(view: RunView) -> Html:
+    """How the run ended, or why this is not the end."""
+    if view.result is not None:
+        message, reason = view.result.get("message"), view.result.get("reason")
+        return tag("p", f"Ended because: {message or 'no message was left'} (reason: {reason or 'unknown'}).")
+    if state(view) == "not started":
+        return tag("p", "Training has not started: no attempt has been recorded yet.")
+    return tag("p", "The run had not ended when this report was made; make it again to see what happened since.")
+
+
+def _cards(view: RunView) -> Html:
+    pairs = [
+        ("Training time", _time(view)),
+        ("Steps", _steps(view)),
+        ("Global batch", _global_batch(view)),
+        *([("Time steps per sequence (bptt)", number(view.spec["bptt"]))] if "bptt" in view.spec else []),
+        ("Learning rate (peak)", _rate(view)),
+        ("Attempts", number(_attempts(view))),
+    ]
+    return tag("dl", *(tag("div", tag("dt", name), tag("dd", value)) for name, value in pairs), class_="cards")
+
+
+def _time(view: RunView) -> str:
+    seconds = finite((view.result or {}).get("seconds"))
+    if seconds is None and len(view.steps):
+        seconds = active_time(view.steps)[-1]
+    return "unknown" if seconds is None else duration(seconds)
+
+
+def _steps(view: RunView) -> str:
+    result = view.result or {}
+    done = finite(result.get("step"))
+    if done is None:
+        done = view.steps.step[-1] if len(view.steps) else 0
+    planned = finite(result.get("steps")) or finite(view.spec.get("steps"))
+    epochs = finite(view.spec.get("epochs"))
+    words = number(done) if planned in (None, done) else f"{number(done)} of {number(planned)}"
+    return f"{words} ({number(epochs)} epochs planned)" if epochs else words
+
+
+def _global_batch(view: RunView) -> str:
+    sources = (view.result or {}, view.attempts[-1].model_dump() if view.attempts else {}, view.spec)
+    batch, workers, accumulation = (
+        next((source[key] for source in sources if source.get(key) is not None), None)
+        for key in ("batch", "workers", "accumulation")
+    )
+    factors = (finite(batch), finite(workers or 1), finite(accumulation or 1))
+    if factors[0] is None or factors[1] is None or factors[2] is None:
+        return number(batch)
+    product = factors[0] * factors[1] * factors[2]
+    named = zip(factors, ("rows", "workers", "micro-steps"), strict=True)
+    return f"{number(product)} = " + " x ".join(
+        f"{number(value)} {word.removesuffix('s') if value == 1 else word}" for value, word in named
+    )
+
+
+def _rate(view: RunView) -> str:
+    value = (view.result or {}).get("learning_rate")
+    return number(view.spec.get("learning_rate") if value is None else value)
+
+
+def _attempts(view: RunView) -> float:
+    return finite((view.result or {}).get("attempts")) or float(len(view.attempts))
+
+
+def _metrics(view: RunView) -> Html:
+    """All metrics: best, last and baseline."""
+    result = view.result or {}
+    last = numbers(result.get("metrics")) or numbers(view.evals[-1].get("metrics") if view.evals else None)
+    best = numbers(result.get("best_metrics")) or _best_row(view)
+    names = dict.fromkeys((*best, *last))
+    if not names:
+        return Html("")
+    rows = [
+        [name, *(number(part.get(name)) if name in part else "-" for part in (best, last, view.baseline))]
+        for name in names
+    ]
+    head = ("Metric", "Best checkpoint", "Last evaluation", "Baseline")
+    return scroll(table(head, rows, "Metrics beside the baseline"), "Metrics beside the baseline")
+
+
+def _best_row(view: RunView) -> dict[str, float]:
+    best = view.best()
+    rows = [section(row, "metrics") for row, step, _ in view.measured() if best and step == best[0]]
+    return numbers(rows[-1]) if rows else {}

@@ -1,0 +1,201 @@
+"""Everything the panels show, read once from the run directory."""
+
+from __future__ import annotations
+
+import math
+from array import array
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TypeVar
+
+from jobs.errors import NotFoundError, StorageError
+from jobs.report.text import finite
+from jobs.rundir import Attempt, Lease, Row, RunDir, live_rows
+
+T = TypeVar("T")
+COLUMNS = ("step", "epoch", "loss", "rate", "grad_norm", "units", "time")
+
+
+@dataclass(frozen=True)
+class Steps:
+    """One number per optimizer step and column; NaN where a row lacks it.
+
+    Columns, not rows: a million rows of Python objects would cost gigabytes.
+    """
+
+    step: array[float]
+    epoch: array[float]
+    loss: array[float]
+    rate: array[float]
+    grad_norm: array[float]
+    units: array[float]
+    time: array[float]
+    """Seconds since 1970."""
+    attempt: array[float]
+
+    def __len__(self) -> int:
+        return len(self.step)
+
+
+@dataclass(frozen=True)
+class RunView:
+    """A run as its report needs it. Every part may be missing: empty, or None."""
+
+    name: str
+    uri: str
+    spec: Row
+    attempts: list[Attempt]
+    leases: list[Lease]
+    stages: list[Row]
+    steps: Steps
+    evals: list[Row]
+    checkpoints: list[Row]
+    events: list[Row]
+    examples: Row
+    result: Row | None
+    notes: list[str] = field(default_factory=list)
+    """What could not be read, one sentence each."""
+
+    @property
+    def facts(self) -> Row:
+        """What the stages found, those of later stages on top."""
+        facts: Row = {}
+        for stage in self.stages:
+            facts |= section(stage, "facts")
+        return facts
+
+    @property
+    def baseline(self) -> dict[str, float]:
+        """Metrics of a model that learned nothing but frequencies; empty while unknown."""
+        return numbers((self.result or {}).get("baseline")) or numbers(self.facts.get("baseline"))
+
+    @property
+    def metric(self) -> str | None:
+        """Name of the metric that decides; before the result says so, the first one that has a baseline."""
+        named = (self.result or {}).get("metric")
+        if isinstance(named, str):
+            return named
+        known = list(numbers(self.evals[-1].get("metrics"))) if self.evals else []
+        return next((name for name in known if name in self.baseline), known[0] if known else None)
+
+    @property
+    def goal(self) -> str:
+        """`min` or `max`; before the result says so, it follows from which evaluations were called best."""
+        named = (self.result or {}).get("metric_goal")
+        if named in ("min", "max"):
+            return str(named)
+        best = [value for row, _, value in self.measured() if row.get("best")]
+        return "max" if len(best) > 1 and best[-1] > best[0] else "min"
+
+    def measured(self) -> list[tuple[Row, float, float]]:
+        """Evaluations that have the deciding metric: the row, its step and the metric."""
+        found = []
+        for row in self.evals:
+            step, value = finite(row.get("step")), numbers(row.get("metrics")).get(self.metric or "")
+            if step is not None and value is not None:
+                found.append((row, step, value))
+        return found
+
+    def best(self) -> tuple[float, float] | None:
+        """Step and metric of the best evaluation, or None before the first one."""
+        pick = min if self.goal == "min" else max
+        points = [(step, value) for _, step, value in self.measured()]
+        return pick(points, key=lambda point: point[1]) if points else None
+
+    @property
+    def unit(self) -> str:
+        """What throughput counts, such as `tokens`: the data stage says it, or has a fact such as `tokens_train`."""
+        named = self.facts.get("unit")
+        counted = [key.removesuffix("_train") for key in self.facts if str(key).endswith("_train")]
+        return str(named) if named else (counted[0] if counted else "units")
+
+    @property
+    def restarts(self) -> list[float]:
+        """Steps that later attempts went on from, without repeats."""
+        return sorted({float(attempt.resumed_step) for attempt in self.attempts[1:]})
+
+
+def gather(run: RunDir) -> RunView:
+    """Read the run. What is not there yet is empty; what is broken is empty and named in `notes`.
+
+    Raises `NotFoundError` if there is no such run, `StorageError` if the store cannot be listed.
+    """
+    notes: list[str] = []
+    stage_keys = [entry.key.removeprefix(run.key("")) for entry in run.store.list(run.key("stages/"))]
+    attempts: list[Attempt] = _try("attempts", run.attempts, [], notes)
+    rows = _Rows()
+    _try("metrics", lambda: rows.read(run, attempts), None, notes)
+    none: Row = {}
+    view = RunView(
+        name=run.name,
+        uri=run.uri,
+        spec=_read(run, "spec.json", notes) or none,
+        attempts=attempts,
+        leases=_try("leases", run.leases, [], notes),
+        stages=[_read(run, key, notes) or none for key in stage_keys],
+        steps=Steps(**rows.columns, attempt=rows.attempt),
+        evals=rows.evals,
+        checkpoints=rows.checkpoints,
+        events=_try("events", lambda: run.rows("events"), [], notes),
+        examples=_read(run, "examples.json", notes) or none,
+        result=_read(run, "result.json", notes),
+        notes=notes,
+    )
+    if not (view.spec or attempts or notes or view.result or view.events or stage_keys):
+        raise NotFoundError(f"{run.uri} holds no run; `highwater status` lists the runs of a storage")
+    return view
+
+
+def _read(run: RunDir, key: str, notes: list[str]) -> Row | None:
+    return _try(key, lambda: run.read(key), None, notes)
+
+
+def _try(what: str, read: Callable[[], T], default: T, notes: list[str]) -> T:
+    """A part that is broken must not cost the reader the rest of the report, but the reader must know."""
+    try:
+        return read()
+    except (StorageError, ValueError) as error:  # pydantic's and json's errors are ValueErrors
+        notes.append(f"{what} could not be read: {' '.join(str(error).split())[:300]}")
+        return default
+
+
+class _Rows:
+    """Collects the stream of metrics segment by segment, so that only one is held as Python objects."""
+
+    def __init__(self) -> None:
+        self.columns: dict[str, array[float]] = {name: array("d") for name in COLUMNS}
+        self.attempt = array("d")
+        self.evals: list[Row] = []
+        self.checkpoints: list[Row] = []
+
+    def read(self, run: RunDir, attempts: list[Attempt]) -> None:
+        for number, data in run.segments("metrics"):
+            rows = live_rows([(number, data)], attempts)
+            steps = [row for row in rows if row.get("kind") == "step"]
+            self.attempt.extend([float(number)] * len(steps))
+            for name, column in self.columns.items():
+                column.extend(_column(steps, name))
+            self.evals += [row for row in rows if row.get("kind") == "eval"]
+            self.checkpoints += [row for row in rows if row.get("kind") == "checkpoint"]
+
+
+def _column(rows: list[Row], name: str) -> array[float]:
+    try:
+        return array("d", [row[name] for row in rows])
+    except (KeyError, TypeError, OverflowError):  # a missing or odd value somewhere: look at each
+        values = (finite(row.get(name)) for row in rows)
+        return array("d", [math.nan if value is None else value for value in values])
+
+
+def section(row: Row, key: str) -> Row:
+    """A nested object, or an empty one where there is none."""
+    value = row.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def numbers(value: object) -> dict[str, float]:
+    """The finite numbers of an object of metrics."""
+    if not isinstance(value, dict):
+        return {}
+    found = {str(key): finite(item) for key, item in value.items()}
+    return {key: item for key, item in found.items() if item is not None}

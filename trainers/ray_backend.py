@@ -1,0 +1,173 @@
+"""Ranks as Ray Train workers: the one place where training meets Ray.
+
+What is set here and why, with figures: design notes on Ray 2.60. Ray is only asked to place and start
+the workers; checkpoints, retries and progress are Highwater's own, so that they are the same without Ray.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import TimeoutError as WaitTimeoutError
+from pathlib import Path
+from typing import Any
+
+import ray
+import ray.train
+import ray.train.torch
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from jobs.errors import LeaseLostError, RayError, StorageError
+from jobs.spec import JobSpec
+from trainers.group import Alone, Distributed
+from trainers.loop import Outcome
+from trainers.rank import RankJob, run_rank
+
+log = logging.getLogger(__name__)
+
+#: Read by Ray when it starts or when a Train run begins; a value that a person has set wins.
+ENVIRONMENT = {
+    # Unset, a local start switches token auth on by itself and a later start or address does not follow.
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # The controller's poll: report() blocks for one of them. 2 s by default.
+    "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S": "0.2",
+    # Prints appear twice otherwise: the workers' stdout is teed already.
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S": "1",
+    # A gentle warning about GPU visibility that says nothing to somebody without GPUs.
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+OBJECT_STORE_BYTES = 256 * 1024**2
+PROPAGATED = ("AWS_", "HIGHWATER_", "OMP_", "GLOO_", "NCCL_", "PYTHONDONTWRITEBYTECODE")
+
+
+class RayTrain:
+    """`address`: None for a Ray of our own, `auto` or `host:port` for one that is there."""
+
+    def __init__(self, address: str | None) -> None:
+        self._address = address
+
+    def start(self, spec: JobSpec) -> None:
+        """Connect, or start a Ray that no other process shares. RayError if it cannot be reached."""
+        for name, value in ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+        quiet["runtime_env"] = {"env_vars": worker_environment(os.environ, spec)}
+        try:
+            if self._address is None:
+                # "local" never joins another Ray of this machine, even when RAY_ADDRESS is set.
+                ray.init(
+                    address="local",
+                    num_cpus=max(os.cpu_count() or 1, round(spec.workers * spec.resources.cpus_per_worker) + 1),
+                    include_dashboard=False,
+                    object_store_memory=OBJECT_STORE_BYTES,
+                    **quiet,
+                )
+            else:
+                ray.init(address=self._address, **quiet)
+        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+            where = self._address or "this machine"
+            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            raise RayError(f"no Ray at {where}: {first}; start one with `ray start --head` or drop --ray") from error
+        self._check_room(spec)
+
+    def _check_room(self, spec: JobSpec) -> None:
+        """Say what the cluster lacks before anything waits for it, unless it may grow by itself."""
+        if self._address is None:
+            return
+        has = ray.cluster_resources()
+        for kind, each in (("CPU", spec.resources.cpus_per_worker), ("GPU", spec.resources.gpus_per_worker)):
+            if each * spec.workers > has.get(kind, 0.0) and not os.environ.get("HIGHWATER_CLUSTER_GROWS"):
+                raise RayError(
+                    f"{spec.workers} workers with {each:g} {kind}s each need {each * spec.workers:g} {kind}s and the "
+                    f"Ray cluster has {has.get(kind, 0.0):g}; lower workers, or set HIGHWATER_CLUSTER_GROWS=1 if it "
+                    "adds nodes by itself"
+                )
+
+    def check_visible(self, paths: list[str]) -> None:
+        """StorageError if a node of the cluster lacks one of the local paths."""
+        nodes = [node for node in ray.nodes() if node["Alive"]]
+        if self._address is None or not paths:
+            return
+        probe = ray.remote(num_cpus=0)(_missing)
+        asked = {
+            node["NodeManagerHostname"]: probe.options(
+                scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
+            ).remote(paths)
+            for node in nodes
+        }
+        for host, reference in asked.items():
+            for path in ray.get(reference, timeout=60):
+                raise StorageError(f"{path} is a local path that node {host} cannot see; use s3:// or a shared folder")
+
+    def fit(self, job: RankJob, spec: JobSpec, abort: Callable[[], bool]) -> Outcome:
+        """One attempt as one TorchTrainer run. Retries are the driver's, so Ray makes none of its own."""
+        with tempfile.TemporaryDirectory(prefix="highwater-ray-") as folder:
+            trainer = ray.train.torch.TorchTrainer(
+                _rank,
+                train_loop_config={"job": job},
+                scaling_config=ray.train.ScalingConfig(
+                    num_workers=spec.workers,
+                    use_gpu=spec.resources.gpus_per_worker > 0,
+                    resources_per_worker=resources(spec),
+                    accelerator_type=spec.resources.accelerator_type,
+                ),
+                run_config=ray.train.RunConfig(
+                    name=f"{job.name}-{job.attempt:04d}",
+                    storage_path=folder,
+                    failure_config=ray.train.FailureConfig(max_failures=0, controller_failure_limit=0),
+                ),
+            )
+            # In a thread, because in the main thread Ray takes over SIGINT and aborts without a save.
+            result = _wait(ThreadPoolExecutor(1, "fit").submit(trainer.fit), abort)
+        outcome: Outcome = result.return_value
+        return outcome
+
+    def close(self) -> None:
+        """Leave Ray; a Ray of our own ends with it."""
+        ray.shutdown()
+
+
+def resources(spec: JobSpec) -> dict[str, float]:
+    """What Ray reserves for one worker."""
+    wanted: dict[str, float] = {"CPU": spec.resources.cpus_per_worker}
+    if spec.resources.gpus_per_worker:
+        wanted["GPU"] = spec.resources.gpus_per_worker
+    return wanted
+
+
+def worker_environment(environ: Mapping[str, str], spec: JobSpec) -> dict[str, str]:
+    """Environment variables that every worker needs, wherever it runs."""
+    kept = {name: value for name, value in environ.items() if name.startswith(PROPAGATED)}
+    # Ray sets OMP_NUM_THREADS to the worker's CPUs, which is 1 by default, before torch is loaded.
+    return kept | {"OMP_NUM_THREADS": str(spec.threads)}
+
+
+def _wait(future: Future[Any], abort: Callable[[], bool]) -> Any:  # noqa: ANN401 - ray.train.Result is untyped
+    while True:
+        try:
+            return future.result(timeout=0.2)
+        except WaitTimeoutError:
+            if abort():
+                raise LeaseLostError("another driver took the run over; this one left without writing") from None
+
+
+def _missing(paths: list[str]) -> list[str]:
+    """Runs on a node: the paths that it does not see."""
+    return [path for path in paths if not Path(path).exists()]
+
+
+def _rank(config: dict[str, Any]) -> Outcome:
+    """Runs in each Ray Train worker."""
+    alone = ray.train.get_context().get_world_size() == 1
+    device = ray.train.torch.get_device()
+    return run_rank(config["job"], Alone() if alone else Distributed(), device, preempted=_is_preempted)
+
+
+def _is_preempted() -> bool:
+    """Whether Ray has been told that a node of this run will be taken away."""
+    return ray.train.get_preemption_info() is not None

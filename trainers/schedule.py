@@ -1,0 +1,78 @@
+"""Where a run is and what its rate is there: pure functions of numbers, so that a resume needs no state."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from jobs.spec import Schedule
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The optimizer steps of each epoch, cut off at the last step of the run."""
+
+    epochs: tuple[int, ...]
+
+    @property
+    def steps(self) -> int:
+        """Optimizer steps of the whole run."""
+        return sum(self.epochs)
+
+    def epoch_of(self, step: int) -> int:
+        """Number of epochs that are complete after `step` steps."""
+        done = 0
+        for epoch, length in enumerate(self.epochs):
+            done += length
+            if step < done:
+                return epoch
+        return len(self.epochs)
+
+    def ends_epoch(self, step: int) -> bool:
+        """Whether the step with this number (1-based) is the last of an epoch."""
+        return step > 0 and self.first_step(self.epoch_of(step)) == step
+
+    def first_step(self, epoch: int) -> int:
+        """Steps done when the epoch begins."""
+        return sum(self.epochs[:epoch])
+
+    def remaining(self, step: int) -> Iterator[tuple[int, int, int]]:
+        """(epoch, step within it to begin at, steps to take) from `step` on to the end of the run."""
+        for epoch in range(self.epoch_of(step), len(self.epochs)):
+            start = max(0, step - self.first_step(epoch))
+            yield epoch, start, self.epochs[epoch] - start
+
+
+def plan_for(epochs: int | None, steps: int | None, steps_in_epoch: Callable[[int], int]) -> Plan:
+    """The plan of a run of so many epochs, or of so many steps. Every epoch has at least one step."""
+    if epochs is not None:
+        return Plan(tuple(steps_in_epoch(epoch) for epoch in range(epochs)))
+    if steps is None:
+        raise ValueError("a plan needs epochs or steps")
+    lengths: list[int] = []
+    left = steps
+    while left > 0:
+        lengths.append(min(left, steps_in_epoch(len(lengths))))
+        left -= lengths[-1]
+    return Plan(tuple(lengths))
+
+
+def rate_at(schedule: Schedule, peak: float, step: int, steps: int) -> float:
+    """Learning rate of the step with this number (0-based) in a run of `steps` steps.
+
+    One-cycle follows Smith 2018 (arXiv:1803.09820) with cosine ramps: from peak / start_divisor up to
+    peak over the first `warmup_share` of the steps, then down to peak / end_divisor at the last one.
+    """
+    if schedule.kind == "constant":
+        return peak
+    warmup = schedule.warmup_share * (steps - 1)
+    if step < warmup:
+        return _cosine(peak / schedule.start_divisor, peak, step / warmup)
+    rest = max(1.0, steps - 1 - warmup)
+    return _cosine(peak, peak / schedule.end_divisor, min(1.0, (step - warmup) / rest))
+
+
+def _cosine(start: float, end: float, share: float) -> float:
+    """From start to end along half a cosine wave; `share` runs from 0 to 1."""
+    return end + (start - end) * (1 + math.cos(math.pi * share)) / 2

@@ -1,0 +1,131 @@
+"""From text to numbers and back: word and byte vocabularies."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+Ids = npt.NDArray[np.int32]
+
+UNKNOWN = "<unk>"
+END = "<eos>"
+
+# English endings such as 's and n't's 't stand alone: they are frequent, the words before them less so.
+_WORD = re.compile(r"'(?:s|t|re|ve|ll|d|m)\b|\d+(?:[.,]\d+)*|[^\W\d_]+|[^\w\s]|_", re.IGNORECASE)
+_ENDING = re.compile(r"'(?:s|t|re|ve|ll|d|m)", re.IGNORECASE)
+_NO_SPACE_BEFORE = frozenset(".,;:!?)]}%'\u2019\u201d-\u2014\u2013\u2011/")
+_NO_SPACE_AFTER = frozenset("([{$#-\u2014\u2013\u2011/\u201c\u2018")
+_ENDS_SENTENCE = frozenset(".!?")
+
+
+def words(text: str, lower_case: bool) -> list[str]:
+    """Words, numbers and punctuation marks in order; white space is dropped, a curly apostrophe made straight."""
+    straight = text.replace("\u2019", "'")
+    return _WORD.findall(straight.lower() if lower_case else straight)
+
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """The tokens a model knows, by id. In a byte vocabulary the id of a byte is its value."""
+
+    kind: Literal["word", "byte"]
+    lower_case: bool
+    tokens: tuple[str, ...]
+
+    @property
+    def end(self) -> int:
+        """Id of the mark between documents."""
+        return 1 if self.kind == "word" else 256
+
+    @property
+    def unknown(self) -> int | None:
+        """Id of the unknown word; a byte vocabulary has none."""
+        return 0 if self.kind == "word" else None
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def text(self, ids: Sequence[int]) -> str:
+        """Readable text of the tokens: spaces where they belong, capitals at the beginning of sentences."""
+        if self.kind == "byte":
+            return bytes(i for i in ids if i < 256).decode("utf-8", errors="replace")
+        return join([self.tokens[i] for i in ids if i != self.end], capitals=self.lower_case)
+
+    def to_json(self) -> str:
+        """The vocabulary as a JSON document."""
+        return json.dumps(
+            {"kind": self.kind, "lower_case": self.lower_case, "tokens": self.tokens}, ensure_ascii=False, indent=0
+        )
+
+
+def from_json(document: str) -> Vocabulary:
+    """The vocabulary that `to_json` wrote."""
+    fields = json.loads(document)
+    return Vocabulary(fields["kind"], fields["lower_case"], tuple(fields["tokens"]))
+
+
+def byte_vocabulary() -> Vocabulary:
+    """The 256 bytes of UTF-8, and the mark between documents."""
+    names = tuple(chr(b) if 32 <= b < 127 else f"<{b:02x}>" for b in range(256))
+    return Vocabulary("byte", False, (*names, END))
+
+
+def byte_ids(text: str) -> Ids:
+    """The text's bytes as ids."""
+    return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int32)
+
+
+class Numbering(dict[str, int]):
+    """Gives each new word the next number: one pass over a text counts and encodes it."""
+
+    def __missing__(self, word: str) -> int:
+        self[word] = number = len(self)
+        return number
+
+    def encode(self, text: str, lower_case: bool) -> Ids:
+        """The text's words as numbers in order of first sight."""
+        found = words(text, lower_case)
+        return np.fromiter(map(self.__getitem__, found), dtype=np.int32, count=len(found))
+
+
+def word_vocabulary(
+    numbering: Numbering, training: Iterable[Ids], *, lower_case: bool, min_count: int, max_size: int
+) -> tuple[Vocabulary, Ids]:
+    """The most frequent words of the training texts, and the table from numbers to ids.
+
+    Ids: 0 unknown, 1 end of document, then by count, ties by spelling. Words that training has fewer
+    than `min_count` times, or that come after `max_size` words, map to 0.
+    """
+    counts = np.zeros(len(numbering), dtype=np.int64)
+    for numbers in training:
+        counts += np.bincount(numbers, minlength=len(numbering))
+    spelling = list(numbering)
+    kept = np.flatnonzero(counts >= min_count).tolist()
+    kept = sorted(kept, key=lambda number: (-counts[number], spelling[number]))[:max_size]
+    table = np.zeros(len(numbering), dtype=np.int32)
+    table[kept] = np.arange(2, 2 + len(kept), dtype=np.int32)
+    return Vocabulary("word", lower_case, (UNKNOWN, END, *(spelling[number] for number in kept))), table
+
+
+def join(tokens: Sequence[str], *, capitals: bool) -> str:
+    """Word tokens as readable text: marks where they belong, with `capitals` sentences begun by one."""
+    text: list[str] = []
+    glue_next, in_quotes, begins = True, False, True
+    for token in tokens:
+        opens = token in _NO_SPACE_AFTER
+        glued = glue_next or token in _NO_SPACE_BEFORE or _ENDING.fullmatch(token) is not None
+        if token == '"':
+            glued, opens, in_quotes = glue_next or in_quotes, not in_quotes, not in_quotes
+        if not glued:
+            text.append(" ")
+        text.append(token[:1].upper() + token[1:] if capitals and (begins or token == "i") else token)
+        glue_next = opens
+        # Quotes and brackets between sentences leave the next word the first.
+        begins = token in _ENDS_SENTENCE or (begins and not token[0].isalnum())
+    return "".join(text)

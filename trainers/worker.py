@@ -1,0 +1,368 @@
+"""The loop's `Worker` over a run directory: saves, reports and stops there; other ranks through a `Group`."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from jobs.errors import NotFoundError, Reason, SpecError, StorageError
+from jobs.rundir import RunDir
+from jobs.streams import StreamWriter
+from trainers import checkpoint
+from trainers.checkpoint import Manifest
+from trainers.group import Group, Op
+from trainers.session import Session
+
+STOP = "control/stop.json"
+
+
+class StopWatch:
+    """Looks for the run's stop record in the background, so that a step never waits for storage."""
+
+    def __init__(self, run: RunDir, every_s: float) -> None:
+        self._run, self._every_s = run, every_s
+        self._asked, self._ended = threading.Event(), threading.Event()
+        threading.Thread(target=self._look, name="stop-watch", daemon=True).start()
+
+    @property
+    def asked(self) -> bool:
+        """Whether somebody asked the run to save and leave."""
+        return self._asked.is_set()
+
+    def close(self) -> None:
+        """Look no more."""
+        self._ended.set()
+
+    def _look(self) -> None:
+        while not self._ended.wait(self._every_s):
+            try:
+                self._run.store.get(self._run.key(STOP))
+            except NotFoundError:
+                continue
+            except StorageError:
+                continue  # Storage that fails for good shows at the next save, in the foreground.
+            self._asked.set()
+            return
+
+
+class RunWorker:
+    """What one rank does to the run directory during one attempt."""
+
+    def __init__(
+        self,
+        run: RunDir,
+        group: Group,
+        attempt: int,
+        resume_from: str | None,
+        preempted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._run, self._group, self._attempt, self._resume_from = run, group, attempt, resume_from
+        self._preempted = preempted
+        self._leads = group.rank == 0
+        self._metrics = StreamWriter(run, "metrics", attempt)
+        self._events = StreamWriter(run, "events/ranks", attempt)
+        self._stop = StopWatch(run, max(1.0, run.store.flush_s / 2)) if self._leads else None
+        self._kept: list[Manifest] = checkpoint.finished(run) if self._leads else []
+
+    @property
+    def rank(self) -> int:
+        """This process's number, from 0."""
+        return self._group.rank
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks."""
+        return self._group.world_size
+
+    @property
+    def streams(self) -> list[StreamWriter]:
+        """The streams to flush in the background; none on other ranks than 0."""
+        return [self._metrics, self._events] if self._leads else []
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model as one whose backward pass averages gradients over ranks. Collective."""
+        return self._group.wrap(model)
+
+    def reduce(self, values: torch.Tensor, op: Op = "sum") -> torch.Tensor:
+        """Sum or maximum over ranks. Collective."""
+        return self._group.reduce(values, op)
+
+    def asked_to_stop(self) -> Reason | None:
+        """A stop that a person asked for, or the end of this rank's node."""
+        if self._preempted():
+            return Reason.PREEMPTED
+        return Reason.STOPPED if self._stop and self._stop.asked else None
+
+    def report(self, row: dict[str, Any]) -> None:
+        """Add a row to the run's metrics (rank 0)."""
+        if self._leads:
+            self._metrics.row(row)
+
+    def event(self, kind: str, message: str, **facts: Any) -> None:  # noqa: ANN401 - JSON
+        """Record something that happened or was decided (rank 0)."""
+        if self._leads:
+            self._events.row({"kind": kind, "time": time.time(), "message": message} | facts)
+
+    def flush(self) -> None:
+        """Put everything that was reported into storage (rank 0)."""
+        for stream in self.streams:
+            stream.flush()
+
+    def restore(self, session: Session) -> None:
+        """Load the checkpoint that the driver chose for this attempt, for whatever world size wrote it."""
+        if self._resume_from is None:
+            return
+        manifest = self._run.read_as(f"{self._resume_from}/manifest.json", Manifest)
+        if manifest is None:
+            raise StorageError(f"checkpoint {self._run.uri}/{self._resume_from} is gone; run again to use another")
+        device = session.shard.device
+        session.load_shared(checkpoint.load_shared(self._run, manifest, device))
+        shard = session.shard
+        if (manifest.workers, manifest.batch, manifest.accumulation) == (shard.workers, shard.batch, shard.accumulation):
+            session.load_rank(self._read_rank(manifest, shard.rank, device))
+            return
+        if manifest.workers * manifest.batch * manifest.accumulation != shard.global_batch:
+            raise SpecError(f"checkpoint {manifest.key} has another global batch than {shard.global_batch}")
+        session.load_reshaped([self._read_rank(manifest, rank, device) for rank in range(manifest.workers)])
+
+    def _read_rank(self, manifest: Manifest, rank: int, device: torch.device) -> dict[str, Any]:
+        return checkpoint.read_state(self._run, manifest.key, checkpoint.rank_file(rank), device)
+
+    def save(self, session: Session) -> None:
+        """Write a checkpoint of all ranks, committed on return. Collective.
+
+        Rows reported so far are in storage before the commit, so a resumed curve has no gap. Raises
+        StorageError on all ranks if any of them could not write; the checkpoint is then none.
+        """
+        began, shard, progress = time.monotonic(), session.shard, session.progress
+        manifest = Manifest(
+            step=progress.step,
+            attempt=self._attempt,
+            workers=shard.workers,
+            batch=shard.batch,
+            accumulation=shard.accumulation,
+            files={},
+            metric=progress.history[-1] if progress.history else None,
+            evaluated_here=progress.evaluated_step == progress.step,
+            time=time.time(),
+        )
+        sizes = self._write_files(session, manifest.key)
+        manifest = manifest.model_copy(update={"files": sizes})
+        self._agree(lambda: self._commit(manifest, session), shard.device)
+        self.report(
+            {"kind": "checkpoint", "step": progress.step, "key": manifest.key, "bytes": manifest.bytes}
+            | {"seconds": time.monotonic() - began, "time": time.time()}
+        )
+
+    def _write_files(self, session: Session, key: str) -> dict[str, int]:
+        """Every rank's file, then the sizes of all of them, known to all ranks."""
+        sizes = torch.zeros(self.world_size + 1, dtype=torch.float64, device=session.shard.device)
+
+        def write() -> None:
+            name = checkpoint.rank_file(self.rank)
+            sizes[self.rank] = checkpoint.write_state(self._run, key, name, session.rank_state())
+            if self._leads:
+                sizes[-1] = checkpoint.write_state(self._run, key, checkpoint.SHARED, session.shared_state())
+                self.flush()
+
+        self._agree(write, session.shard.device)
+        *ranks, shared = (int(size) for size in self.reduce(sizes).tolist())
+        return {checkpoint.rank_file(rank): size for rank, size in enumerate(ranks)} | {checkpoint.SHARED: shared}
+
+    def _agree(self, work: Callable[[], None], device: torch.device) -> None:
+        """Do this rank's part, then fail on all ranks if it failed on one: nobody waits for a rank that gave up."""
+        error: StorageError | None = None
+        try:
+            work()
+        except StorageError as caught:
+            error = caught
+        failed = self.reduce(torch.tensor([float(error is not None)], dtype=torch.float64, device=device))
+        if error:
+            raise error
+        if failed.item():
+            raise StorageError(f"another worker could not write a checkpoint of {self._run.uri}; see its log")
+
+    def _commit(self, manifest: Manifest, session: Session) -> None:
+        """Rank 0: make the checkpoint real, then let go of those that retention does not keep."""
+        if not self._leads:
+            return
+        checkpoint.commit(self._run, manifest)
+        keep = session.spec.checkpointing
+        # One of this step or a later one is left from an attempt that this one computes again.
+        kept = [*(m for m in self._kept if m.step < manifest.step), manifest]
+        gone = checkpoint.superfluous(kept, keep.keep_last, keep.keep_best, session.task.goal == "min")
+        checkpoint.remove(self._run, [m for m in self._kept if m not in kept] + gone)
+        self._kept = [m for m in kept if m not in gone]
+
+    def close(self) -> None:
+        """Look no more."""
+        self._ended.set()
+
+    def _look(self) -> None:
+        while not self._ended.wait(self._every_s):
+            try:
+                self._run.store.get(self._run.key(STOP))
+            except NotFoundError:
+                continue
+            except StorageError:
+                continue  # Storage that fails for good shows at the next save, in the foreground.
+            self._asked.set()
+            return
+
+
+class RunWorker:
+    """What one rank does to the run directory during one attempt."""
+
+    def __init__(
+        self,
+        run: RunDir,
+        group: Group,
+        attempt: int,
+        resume_from: str | None,
+        preempted: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._run, self._group, self._attempt, self._resume_from = run, group, attempt, resume_from
+        self._preempted = preempted
+        self._leads = group.rank == 0
+        self._metrics = StreamWriter(run, "metrics", attempt)
+        self._events = StreamWriter(run, "events/ranks", attempt)
+        self._stop = StopWatch(run, max(1.0, run.store.flush_s / 2)) if self._leads else None
+        self._kept: list[Manifest] = checkpoint.finished(run) if self._leads else []
+
+    @property
+    def rank(self) -> int:
+        """This process's number, from 0."""
+        return self._group.rank
+
+    @property
+    def world_size(self) -> int:
+        """Number of ranks."""
+        return self._group.world_size
+
+    @property
+    def streams(self) -> list[StreamWriter]:
+        """The streams to flush in the background; none on other ranks than 0."""
+        return [self._metrics, self._events] if self._leads else []
+
+    def wrap(self, model: nn.Module) -> nn.Module:
+        """The model as one whose backward pass averages gradients over ranks. Collective."""
+        return self._group.wrap(model)
+
+    def reduce(self, values: torch.Tensor, op: Op = "sum") -> torch.Tensor:
+        """Sum or maximum over ranks. Collective."""
+        return self._group.reduce(values, op)
+
+    def asked_to_stop(self) -> Reason | None:
+        """A stop that a person asked for, or the end of this rank's node."""
+        if self._preempted():
+            return Reason.PREEMPTED
+        return Reason.STOPPED if self._stop and self._stop.asked else None
+
+    def report(self, row: dict[str, Any]) -> None:
+        """Add a row to the run's metrics (rank 0)."""
+        if self._leads:
+            self._metrics.row(row)
+
+    def event(self, kind: str, message: str, **facts: Any) -> None:  # noqa: ANN401 - JSON
+        """Record something that happened or was decided (rank 0)."""
+        if self._leads:
+            self._events.row({"kind": kind, "time": time.time(), "message": message} | facts)
+
+    def flush(self) -> None:
+        """Put everything that was reported into storage (rank 0)."""
+        for stream in self.streams:
+            stream.flush()
+
+    def restore(self, session: Session) -> None:
+        """Load the checkpoint that the driver chose for this attempt, for whatever world size wrote it."""
+        if self._resume_from is None:
+            return
+        manifest = self._run.read_as(f"{self._resume_from}/manifest.json", Manifest)
+        if manifest is None:
+            raise StorageError(f"checkpoint {self._run.uri}/{self._resume_from} is gone; run again to use another")
+        device = session.shard.device
+        session.load_shared(checkpoint.load_shared(self._run, manifest, device))
+        shard = session.shard
+        if (manifest.workers, manifest.batch, manifest.accumulation) == (shard.workers, shard.batch, shard.accumulation):
+            session.load_rank(self._read_rank(manifest, shard.rank, device))
+            return
+        if manifest.workers * manifest.batch * manifest.accumulation != shard.global_batch:
+            raise SpecError(f"checkpoint {manifest.key} has another global batch than {shard.global_batch}")
+        session.load_reshaped([self._read_rank(manifest, rank, device) for rank in range(manifest.workers)])
+
+    def _read_rank(self, manifest: Manifest, rank: int, device: torch.device) -> dict[str, Any]:
+        return checkpoint.read_state(self._run, manifest.key, checkpoint.rank_file(rank), device)
+
+    def save(self, session: Session) -> None:
+        """Write a checkpoint of all ranks, committed on return. Collective.
+
+        Rows reported so far are in storage before the commit, so a resumed curve has no gap. Raises
+        StorageError on all ranks if any of them could not write; the checkpoint is then none.
+        """
+        began, shard, progress = time.monotonic(), session.shard, session.progress
+        manifest = Manifest(
+            step=progress.step,
+            attempt=self._attempt,
+            workers=shard.workers,
+            batch=shard.batch,
+            accumulation=shard.accumulation,
+            files={},
+            metric=progress.history[-1] if progress.history else None,
+            evaluated_here=progress.evaluated_step == progress.step,
+            time=time.time(),
+        )
+        sizes = self._write_files(session, manifest.key)
+        manifest = manifest.model_copy(update={"files": sizes})
+        self._agree(lambda: self._commit(manifest, session), shard.device)
+        self.report(
+            {"kind": "checkpoint", "step": progress.step, "key": manifest.key, "bytes": manifest.bytes}
+            | {"seconds": time.monotonic() - began, "time": time.time()}
+        )
+
+    def _write_files(self, session: Session, key: str) -> dict[str, int]:
+        """Every rank's file, then the sizes of all of them, known to all ranks."""
+        sizes = torch.zeros(self.world_size + 1, dtype=torch.float64, device=session.shard.device)
+
+        def write() -> None:
+            name = checkpoint.rank_file(self.rank)
+            sizes[self.rank] = checkpoint.write_state(self._run, key, name, session.rank_state())
+            if self._leads:
+                sizes[-1] = checkpoint.write_state(self._run, key, checkpoint.SHARED, session.shared_state())
+                self.flush()
+
+        self._agree(write, session.shard.device)
+        *ranks, shared = (int(size) for size in self.reduce(sizes).tolist())
+        return {checkpoint.rank_file(rank): size for rank, size in enumerate(ranks)} | {checkpoint.SHARED: shared}
+
+    def _agree(self, work: Callable[[], None], device: torch.device) -> None:
+        """Do this rank's part, then fail on all ranks if it failed on one: nobody waits for a rank that gave up."""
+        error: StorageError | None = None
+        try:
+            work()
+        except StorageError as caught:
+            error = caught
+        failed = self.reduce(torch.tensor([float(error is not None)], dtype=torch.float64, device=device))
+        if error:
+            raise error
+        if failed.item():
+            raise StorageError(f"another worker could not write a checkpoint of {self._run.uri}; see its log")
+
+    def _commit(self, manifest: Manifest, keep_last: int, session: Session) -> None:
+        """Make the checkpoint real, then let go of those that retention does not keep."""
+        checkpoint.commit(self._run, manifest)
+        self._kept = [m for m in self._kept if m.step < manifest.step] + [manifest]
+        best = session.spec.checkpointing.keep_best
+        gone = checkpoint.superfluous(self._kept, keep_last, best, session.task.goal == "min")
+        checkpoint.remove(self._run, gone)
+        self._kept = [m for m in self._kept if m not in gone]
+
+    def close(self) -> None:
+        """Flush what is left; errors are the caller's to see."""
+        if self._stop:
+            self._stop.close()
+        self.flush()
