@@ -275,9 +275,9 @@ def _cause(error: BaseException) -> str:
     reason = getattr(error, "reason", None)
     if isinstance(reason, BaseException):
         return _cause(reason)
-    if isinstance(error, urllib3.exceptions.ConnectTimeoutError | urllib3.exceptions.ReadTimeoutError):
-        return "timed out"
     cause = error.__cause__
     if isinstance(cause, OSError) and cause.strerror:
         return cause.strerror
+    if isinstance(error, urllib3.exceptions.TimeoutError):
+        return "timed out"
     return str(error).rsplit(": ", 1)[-1][:200]

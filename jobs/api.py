@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 from infra.storage import open_store
@@ -20,10 +19,9 @@ from jobs import specfile
 from jobs.display import Display, Silent, display_for
 from jobs.doctor import Diagnosis, diagnose
 from jobs.findings import Facts
-from jobs.plan import Plan
 from jobs.resolve import list_runs, resolve
 from jobs.rundir import Result
-from jobs.runner import Options, StageResult, execute, make_plan, prepared
+from jobs.runner import Options, Plan, StageResult, execute, make_plan, prepared
 from jobs.specfile import RecipeInfo
 from jobs.status import RunStatus, status_of
 
@@ -50,7 +48,7 @@ STORAGE = "runs"
 def run(
     spec: str,
     *,
-    set: Sequence[str] = (),  # noqa: A002 - the name of the option
+    set: Sequence[str] = (),
     name: str | None = None,
     storage: str | None = None,
     ray: str | None = None,
@@ -73,7 +71,7 @@ def run(
 def plan(
     spec: str,
     *,
-    set: Sequence[str] = (),  # noqa: A002 - the name of the option
+    set: Sequence[str] = (),
     name: str | None = None,
     storage: str | None = None,
     ray: str | None = None,
@@ -113,8 +111,3 @@ def schema() -> dict[str, Any]:
 def doctor(*, storage: str = STORAGE, endpoint: str | None = None) -> Diagnosis:
     """What is wrong with this machine, and what to do about it."""
     return diagnose(Facts(storage=storage, endpoint=endpoint))
-
-
-def local_path(uri: str) -> Path | None:
-    """The file behind a URI of this machine, or None."""
-    return None if "://" in uri else Path(uri)

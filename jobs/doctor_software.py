@@ -12,7 +12,7 @@ from pathlib import Path
 from jobs.findings import Check, Facts
 
 
-def check_python(facts: Facts) -> list[Check]:
+def check_python(_: Facts) -> list[Check]:
     """The interpreter."""
     version = ".".join(map(str, sys.version_info[:3]))
     return [Check(name="python", state="ok", message=f"{version} at {sys.executable}")]

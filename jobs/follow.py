@@ -61,7 +61,10 @@ class Follower:
 
     def _result_that_ends(self) -> Result | None:
         result = self._result
-        return None if result is None or result == self.stale or not is_current(result, self.view.lease) else result
+        if result is None or result == self.stale:
+            return None
+        newest = max((attempt.number for attempt in self.view.attempts), default=0)
+        return result if is_current(result, self.view.lease, newest) else None
 
     def _is_lost(self) -> bool:
         lease = self.view.lease
@@ -127,7 +130,10 @@ class Follower:
         end = data.rfind(b"\n") + 1
         if end <= start:
             return []
-        rows = parse_lines(data[start:end])
+        try:
+            rows = parse_lines(data[start:end])
+        except StorageError as error:
+            raise StorageError(f"{self.run.uri}/{key}: {error}") from error
         self._read[key] = end
         later = [a.resumed_step for a in self.view.attempts if a.number > segment_attempt(key)]
         last = min(later, default=None)

@@ -19,8 +19,9 @@ from urllib.parse import urlsplit
 
 from infra.rayjobs import Job, LogTail, RayJobs, RayNotFoundError, RayUnreachableError, is_loopback
 from infra.storage import is_local
+from jobs.attach import ask_to_stop
 from jobs.display import Display
-from jobs.errors import RayError, Reason
+from jobs.errors import DataError, RayError, Reason, StorageError
 from jobs.rundir import RunDir
 from jobs.spec import JobSpec
 from jobs.submit import SPEC_VARIABLE, DriverError, arguments, reason_of
@@ -49,27 +50,27 @@ def is_remote(address: str | None) -> bool:
     return address is not None and urlsplit(address).scheme in ("http", "https")
 
 
-def refuse_invisible(spec: JobSpec, address: str, environ: Mapping[str, str]) -> None:
-    """Raise `RayError` for storage or data of this machine that the cluster cannot see. Pure.
+def refuse_invisible(spec: JobSpec, address: str, environ: Mapping[str, str] = os.environ) -> None:
+    """Raise `StorageError` or `DataError` for what only this machine can see. Pure.
 
     A loopback address may be this machine or a tunnel; there the driver's probe tells.
     """
     if is_loopback(address):
         return
     if is_local(spec.storage):
-        raise RayError(
+        raise StorageError(
             f"storage {spec.storage} is a folder of this machine, which the cluster at {address} cannot see; "
             "give --storage s3://BUCKET/PREFIX"
         )
     source = data_source(spec)
     if source is not None and _is_path(source):
-        raise RayError(
+        raise DataError(
             f"data.source {source} is a path on this machine, which the cluster at {address} cannot see; "
             "put the data into S3 and give --set data.source=s3://BUCKET/KEY"
         )
     endpoint = spec.storage_endpoint or environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
     if endpoint and is_loopback(endpoint):
-        raise RayError(
+        raise StorageError(
             f"the S3 server {endpoint} is on this machine, and the cluster at {address} would look for it on its own; "
             "give --set storage_endpoint=http://HOST:PORT with a name that both can reach"
         )
@@ -157,7 +158,7 @@ class JobDriver:
 
     def interrupt(self) -> str:
         """Ask the run to save and leave, through its run directory; a job that is still queued is cancelled."""
-        self.run.write("control/stop.json", {"time": time.time(), "by": "highwater run"})
+        ask_to_stop(self.run, "highwater run")
         if self._job is not None and self._job.status == "PENDING":
             self.jobs.stop(self.submission_id)
         return "asked the run to save and leave (press again to leave it to itself)"
@@ -177,6 +178,11 @@ class JobDriver:
             return
         if text:
             display.say(text.rstrip("\n"))
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether the job ended well."""
+        return self._job is not None and self._job.status == "SUCCEEDED"
 
     def tidy(self) -> None:
         """Remove the probe, which only the start needed."""
@@ -221,7 +227,7 @@ def submit(
     probe = secrets.token_hex(8)
     run.store.put(f"{PROBES}/{probe}", b"")
     submission_id = next_id(jobs, run)
-    variables = job_environment(as_seen_elsewhere(spec), jobs.auth_mode(), probe, environ)
+    variables = job_environment(spec, jobs.auth_mode(), probe, environ)
     jobs.submit(
         entrypoint(run.name, until),
         submission_id,

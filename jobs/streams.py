@@ -23,7 +23,7 @@ CAP_BYTES = 16 * 1024 * 1024
 """Text that waits for storage to work again, at most, per stream."""
 
 
-@dataclass
+@dataclass(eq=False)
 class _Segment:
     number: int
     data: bytearray = field(default_factory=bytearray)

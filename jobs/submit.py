@@ -23,6 +23,8 @@ from jobs.spec import JobSpec
 
 #: Environment variable in which a driver finds its spec as JSON.
 SPEC_VARIABLE = "HIGHWATER_SPEC"
+#: Module that drives a run; it is only named here, as this package imports no torch.
+DRIVER_MODULE = "trainers.run"
 #: Lines of a dead driver's output that are shown.
 TAIL_LINES = 15
 
@@ -69,6 +71,8 @@ class LocalDriver:
         """Why the driver is gone though it wrote no result."""
         code = self.process.wait()
         tail = last_lines(self.log)
+        if tail and tail[-1].startswith("highwater: "):
+            return DriverError(tail[-1].removeprefix("highwater: "), reason_of(code))
         return DriverError(
             f"the driver of {self.name} {_ended(code)} before it could write a result; its output is in {self.log}",
             reason_of(code),
@@ -83,14 +87,13 @@ def start(
     ray: str | None = None,
     until: str | None = None,
     environ: Mapping[str, str] | None = None,
-    module: str = "trainers.run",
 ) -> LocalDriver:
     """Start `python -m trainers.run` with the spec in its environment; returns at once."""
     descriptor, path = tempfile.mkstemp(prefix=f"highwater-{name}-", suffix=".log")
     environment = driver_environment(spec, os.environ if environ is None else environ)
     with os.fdopen(descriptor, "wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", module, *arguments(name, ray, until), "--quiet"],
+            [sys.executable, "-m", DRIVER_MODULE, *arguments(name, ray, until), "--quiet"],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,

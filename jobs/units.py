@@ -22,9 +22,9 @@ def quantity(value: float) -> str:
     """Three or four digits that count, with k, M or G: `987`, `12.3k`, `4.56M`."""
     if not math.isfinite(value):
         return str(value)
-    for divisor, suffix in ((1e9, "G"), (1e6, "M"), (1e4, "k")):
-        if abs(value) >= divisor:
-            return f"{value / (1e3 if suffix == 'k' else divisor):.3g}{suffix}"
+    for least, divisor, suffix in ((1e9, 1e9, "G"), (1e6, 1e6, "M"), (1e4, 1e3, "k")):
+        if abs(value) >= least:
+            return f"{value / divisor:.3g}{suffix}"
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 

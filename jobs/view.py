@@ -109,7 +109,7 @@ class View:
         self.attempts.append(attempt)
         self.marks.clear()
         self.losses.cut(attempt.resumed_step)
-        self.evaluations = [row for row in self.evaluations if row.get("step", 0) <= attempt.resumed_step]
+        self.evaluations = [row for row in self.evaluations if row["step"] <= attempt.resumed_step]
         self.step = min(self.step, attempt.resumed_step)
         self.batch, self.workers, self.accumulation = attempt.batch, attempt.workers, attempt.accumulation
         self.global_batch = attempt.batch * attempt.workers * attempt.accumulation
@@ -118,12 +118,12 @@ class View:
 
     def add(self, row: Row) -> Update | None:
         """One row of the metrics stream."""
-        kind, step = row.get("kind"), int(row.get("step", 0))
+        kind, step = row.get("kind"), int(number(row.get("step")) or 0)
         if kind == "step":
             self._add_step(row, step)
             return None
         if kind == "eval":
-            self.evaluations.append(row)
+            self.evaluations.append(row | {"step": step})
             return Update("eval", self._evaluated(row), number(row.get("time")) or 0.0, step)
         if kind == "checkpoint":
             self.checkpoint = row
@@ -171,16 +171,19 @@ class View:
     def lose(self, now: float) -> Update:
         """No driver is alive, and none has written how the run ended."""
         self.phase = "lost"
-        who = f" (host {self.lease.host}, process {self.lease.pid})" if self.lease else ""
+        who = f", process {self.lease.pid} on {self.lease.host.split('/')[0]}," if self.lease else ""
         text = f"the driver{who} is gone and left no result; go on with: highwater run SPEC --name {self.name}"
         return Update("lost", text, now, self.step)
 
 
-def is_current(result: Result, lease: Lease | None) -> bool:
-    """Whether a result is the run's last word, not that of an earlier driver than the lease's.
+def is_current(result: Result, lease: Lease | None, attempts: int) -> bool:
+    """Whether a result is the run's last word, not that of a driver before the lease's or the newest attempt's.
 
-    A driver replaces an old result only when it ends itself; until then the old one is stale.
+    A driver replaces an old result only when it ends itself; until then the old one is stale. `attempts` is
+    the number of the newest.
     """
+    if result.attempts < attempts:
+        return False
     return lease is None or lease.released or lease.process_started <= result.finished_at
 
 

@@ -60,7 +60,7 @@ class Interrupts:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 
-    def _count(self, number: int, frame: FrameType | None) -> None:
+    def _count(self, _number: int, _frame: FrameType | None) -> None:
         # Only counts: a handler may interrupt a write to the terminal, and must not write itself.
         self.count += 1
 

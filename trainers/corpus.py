@@ -64,13 +64,13 @@ def read(source: str, endpoint: str | None = None) -> Corpus:
 def split(documents: tuple[str, ...], validation_share: float) -> Split:
     """Documents shuffled by a fixed seed, the first share for validation, at least one on each side.
 
-    A document is never divided, except where there is only one: that is cut once, after the last white
-    space before the share, so that validation is the later text.
+    A document is never divided, except where there is only one: that is cut once, after white space
+    near the share's beginning, so that validation is the later text.
     """
     if len(documents) == 1:
         text = documents[0]
         cut = round(len(text) * (1 - validation_share))
-        space = next((i for i in range(cut, 0, -1) if text[i - 1].isspace()), cut)
+        space = next((i for i in range(cut, max(0, cut - 1000), -1) if text[i - 1].isspace()), cut)
         return Split((text[:space],), (text[space:],), by_document=False)
     shuffled = list(documents)
     random.Random(SPLIT_SEED).shuffle(shuffled)

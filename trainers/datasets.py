@@ -157,9 +157,9 @@ def main(arguments: list[str]) -> int:
             path = SAMPLES / f"{options.name}.jsonl.gz"
             write_lines(path, documents)
     except DataError as error:
-        print(error, file=sys.stderr)
+        sys.stderr.write(f"{error}\n")
         return 2
-    print(path)
+    sys.stdout.write(f"{path}\n")
     return 0
 
 

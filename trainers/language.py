@@ -37,8 +37,10 @@ def prepare(spec: LanguageSpec, out: Path) -> dict[str, Any]:
     vocabulary, training, validation = encode(parts, spec.data)
     batch, steps = (1 if spec.batch == AUTO else spec.batch), (1 if spec.bptt == AUTO else spec.bptt)
     check_length(len(training), batch, spec.workers, spec.accumulation, steps)
-    if len(validation) < 2:
-        raise DataError(f"{spec.data.source} leaves no words for validation; raise data.validation_share")
+    if not any(text.strip() for text in parts.validation):
+        raise DataError(f"{spec.data.source} leaves no words for validation; raise data.validation_share or add text")
+    if len(vocabulary) == 2:
+        raise DataError(f"no word of {spec.data.source} is seen {spec.data.min_count} times; lower data.min_count")
     facts = _facts(source, parts, vocabulary, training, validation)
     dtype = np.uint16 if len(vocabulary) <= 2**16 else np.int32
     try:
@@ -63,16 +65,15 @@ def encode(parts: corpus.Split, data: LanguageData) -> tuple[Vocabulary, Ids, Id
     """The vocabulary, and the training and validation documents as ids between end marks."""
     if data.vocabulary == "byte":
         vocabulary = byte_vocabulary()
-        training, validation = ([byte_ids(text) for text in texts] for texts in (parts.training, parts.validation))
+        training, validation = [byte_ids(t) for t in parts.training], [byte_ids(t) for t in parts.validation]
     else:
         numbering = Numbering()
-        training, validation = (
-            [numbering.encode(text, data.lower_case) for text in texts] for texts in (parts.training, parts.validation)
-        )
+        training = [numbering.encode(text, data.lower_case) for text in parts.training]
+        validation = [numbering.encode(text, data.lower_case) for text in parts.validation]
         vocabulary, table = word_vocabulary(
             numbering, training, lower_case=data.lower_case, min_count=data.min_count, max_size=data.max_size
         )
-        training, validation = [table[n] for n in training], [table[n] for n in validation]
+        training, validation = [table[numbers] for numbers in training], [table[numbers] for numbers in validation]
     return vocabulary, _between_ends(training, vocabulary.end), _between_ends(validation, vocabulary.end)
 
 

@@ -1,6 +1,6 @@
 """How much faster a QRNN layer is than nn.LSTM of the same width, forward and backward: a table of ratios.
 
-`python tests/bench/qrnn.py [--threads N] [--pairs N] [--device cpu|cuda]`. Blocks alternate, so that
+`python -m tests.bench.qrnn [--threads N] [--pairs N] [--device cpu|cuda]`. Blocks alternate, so that
 what else the machine does meets both; the ratio is the median over pairs, with the quartiles beside it.
 """
 

@@ -169,7 +169,7 @@ def test_one_batch_can_be_learned_by_heart(source: Path, data: Path, net: dict[s
     batch = next(iter(language.steps(0, 0))).micros[0]
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-2)
     shown = math.inf
-    for _ in range(80):
+    for _ in range(150):
         loss = language.loss(model, batch, language.carries()[0])
         optimizer.zero_grad()
         loss.total.backward()
@@ -239,6 +239,14 @@ def test_too_little_text_says_what_is_there_and_what_is_needed(source: Path, dat
     with pytest.raises(DataError, match="lower batch or bptt"):
         tasks(small_spec(source), data, 1, 100, 1)
     check_length(1001, 100, 1, 1, 10)
+
+
+def test_text_that_cannot_be_split_or_counted_is_refused(source: Path, tmp_path: Path) -> None:
+    (tmp_path / "one.txt").write_text("ab")
+    with pytest.raises(DataError, match="leaves no words for validation"):
+        prepare(small_spec(tmp_path / "one.txt", batch="auto", bptt="auto"), tmp_path / "data")
+    with pytest.raises(DataError, match="is seen 999 times"):
+        prepare(small_spec(source, data={"source": str(source), "min_count": 999}), tmp_path / "data")
 
 
 def test_no_space_and_read_only_folders_are_one_sentence(source: Path, tmp_path: Path) -> None:

@@ -6,8 +6,8 @@ All scale what they keep by 1 / (1 - share), so that expectations are preserved 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn import functional
 
 
 class VariationalDropout(nn.Module):
@@ -42,7 +42,7 @@ def embed(tokens: Tensor, weight: Tensor, share: float, training: bool) -> Tenso
     Drops rows of the embedding matrix, but applies the mask to the rows that were looked up: the same
     result without a pass over the whole matrix. `tokens` of any shape, `weight` [vocabulary, width].
     """
-    embedded = F.embedding(tokens, weight)
+    embedded = functional.embedding(tokens, weight)
     if not training or share == 0:
         return embedded
     words = keep_mask(weight.new_empty(weight.shape[0]), share)

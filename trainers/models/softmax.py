@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
+from torch.autograd.function import FunctionCtx, once_differentiable
 
 from trainers.models.precision import lower_precision
 
@@ -46,7 +45,7 @@ class MeanSurprisal(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
+    def forward(ctx: FunctionCtx, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor) -> Tensor:
         """Shapes as in `mean_surprisal`; `hidden` has the dtype of the products."""
         low = weight.to(hidden.dtype)
         to_hidden, to_weight, to_bias = torch.empty_like(hidden), torch.zeros_like(weight), torch.zeros_like(bias)
@@ -68,9 +67,9 @@ class MeanSurprisal(torch.autograd.Function):
 
     @staticmethod
     @once_differentiable
-    def backward(ctx: Any, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
+    def backward(ctx: FunctionCtx, upstream: Tensor) -> tuple[Tensor, Tensor, Tensor, None]:
         """The gradients of the forward pass, scaled; dividing by the rows only here keeps fp16 in its range."""
-        to_hidden, to_weight, to_bias = ctx.saved_tensors
+        to_hidden, to_weight, to_bias = ctx.saved_tensors  # type: ignore[attr-defined]
         scale = upstream / len(to_hidden)
         return (to_hidden * scale).to(to_hidden.dtype), to_weight * scale, to_bias * scale, None
 

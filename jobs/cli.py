@@ -1,0 +1,259 @@
+"""The command `highwater`: a thin layer of verbs over `jobs.api`.
+
+What people read goes to stdout, errors to stderr; with `--json` stdout holds one JSON document and what
+people read goes to stderr. Heavy modules are imported by the verb that needs them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import tempfile
+import traceback
+from argparse import Namespace
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+from jobs.errors import EXIT_CODES, HighwaterError, Reason
+from jobs.parser import build, parse
+
+if TYPE_CHECKING:
+    from jobs.rundir import Result
+
+#: Exit code of a process that a broken pipe ended, as shells report it.
+BROKEN_PIPE = 141
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit code (`jobs.errors.EXIT_CODES`); never raises but `SystemExit` for --help."""
+    try:
+        code = _main(sys.argv[1:] if arguments is None else arguments)
+        sys.stdout.flush()
+    except HighwaterError as error:
+        _complain(error)
+        return EXIT_CODES[error.reason]
+    except BrokenPipeError:
+        # The reader (`| head`) has enough. Python would complain again when it flushes at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except KeyboardInterrupt:
+        return EXIT_CODES[Reason.STOPPED]
+    except Exception as error:  # noqa: BLE001 - the edge of the process: a bug must end in one sentence
+        _complain_of_bug(error)
+        return EXIT_CODES[Reason.INTERNAL]
+    return code
+
+
+def _main(arguments: Sequence[str]) -> int:
+    options = parse(arguments)
+    if options.version:
+        _say(f"highwater {_version()}")
+        return 0
+    if options.verb is None:
+        build()[0].print_help()
+        return 0
+    return _DO[options.verb](options)
+
+
+def _version() -> str:
+    from importlib import metadata
+
+    try:
+        return metadata.version("highwater")
+    except metadata.PackageNotFoundError:
+        return "(not installed; run from a folder)"
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _warn(text: str) -> None:
+    sys.stderr.write(text + "\n")
+
+
+def _complain(error: HighwaterError) -> None:
+    _warn(f"highwater: {error}")
+    for line in getattr(error, "tail", ()):
+        _warn(f"  | {line}")
+
+
+def _complain_of_bug(error: Exception) -> None:
+    descriptor, path = tempfile.mkstemp(prefix="highwater-bug-", suffix=".txt")
+    with os.fdopen(descriptor, "w", errors="backslashreplace") as file:
+        file.write("".join(traceback.format_exception(error)))
+    kind = type(error).__name__
+    _warn(f"highwater: this is a bug in highwater ({kind}); please report it with the file {path}")
+
+
+def _print_json(document: Any) -> None:  # noqa: ANN401 - any JSON
+    _say(json.dumps(document, indent=1, ensure_ascii=False))
+
+
+# Verbs
+
+
+def _run(options: Namespace) -> int:
+    from jobs.display import display_for
+    from jobs.rundir import Result
+    from jobs.runner import Options, execute, prepared
+
+    run = prepared(Options(options.spec, options.set, options.name, options.storage, options.ray, options.until))
+    if options.dry_run:
+        return _show_plan(options, run)
+    ended = execute(run, display_for(sys.stderr if options.json else sys.stdout))
+    if options.json:
+        _print_json(ended.model_dump(mode="json"))
+    elif isinstance(ended, Result):
+        _tell_next(options, ended, run.run.uri)
+    else:
+        _say(f"stage {ended.stage} of run {ended.name} is done{_colon(ended.facts.get('message'))}")
+    return EXIT_CODES[ended.reason] if isinstance(ended, Result) else 0
+
+
+def _colon(message: object) -> str:
+    return f": {message}" if message else ""
+
+
+def _show_plan(options: Namespace, run: Any) -> int:  # noqa: ANN401 - jobs.runner.Prepared, imported late
+    from jobs.runner import make_plan
+    from jobs.specfile import dump_yaml
+
+    plan = make_plan(run)
+    if options.json:
+        _print_json(plan.model_dump(mode="json"))
+        return 0
+    factors = f"batch {plan.batch} x workers {plan.workers} x accumulation {plan.accumulation}"
+    _say(f"# run {plan.name} at {plan.uri}: {plan.verdict.value}; {plan.message}")
+    _say(f"# driver on {plan.where}")
+    _say(f"# global_batch {plan.global_batch} = {factors}")
+    _say(dump_yaml(run.spec).rstrip("\n"))
+    return 0
+
+
+def _tell_next(options: Namespace, ended: Result, uri: str) -> None:
+    from jobs.runner import go_on
+
+    if ended.reason in (Reason.STOPPED, Reason.PREEMPTED, Reason.WORKER_LOST):
+        _say(go_on(options.spec, ended.name))
+    elif ended.reason is Reason.DONE:
+        _say(f"report: {uri}/report.html")
+
+
+def _report(options: Namespace) -> int:
+    from jobs import api
+
+    uri = api.report(options.run, storage=options.storage, endpoint=options.endpoint)
+    if options.json:
+        _print_json({"report": uri})
+    else:
+        _say(uri)
+    if options.open:
+        _open(uri)
+    return 0
+
+
+def _open(uri: str) -> None:
+    """Open a report in a browser; one in S3 is copied to a temporary file first."""
+    import webbrowser
+    from pathlib import Path
+
+    from infra.storage import is_local, open_store
+
+    path = Path(uri)
+    if not is_local(uri):
+        folder, _, key = uri.rpartition("/")
+        path = Path(tempfile.mkdtemp(prefix="highwater-report-")) / key
+        open_store(folder).get_file(key, path)
+    if not webbrowser.open(path.absolute().as_uri()):
+        _warn(f"highwater: no browser can be opened here; the report is {path}")
+
+
+def _status(options: Namespace) -> int:
+    from jobs import api, table
+
+    if options.watch:
+        return _watch(options)
+    if options.run is not None:
+        one = api.status(options.run, storage=options.storage, endpoint=options.endpoint)
+        if options.json:
+            _print_json(one.model_dump(mode="json"))
+        else:
+            _say(table.details(one))
+        return 0
+    many = api.runs(storage=options.storage, endpoint=options.endpoint)
+    if options.json:
+        _print_json([one.model_dump(mode="json") for one in many])
+    else:
+        _say(table.table(many) if many else f"no runs in {options.storage}; start one with: highwater run language")
+    return 0
+
+
+def _watch(options: Namespace) -> int:
+    """Follow one run; Ctrl-C ends the looking and nothing else."""
+    from jobs import api
+    from jobs.attach import is_alive
+    from jobs.display import display_for
+    from jobs.errors import SpecError
+    from jobs.follow import Follower, follow
+    from jobs.resolve import resolve
+
+    if options.run is None:
+        raise SpecError("status --watch follows one run; name it, as in: highwater status RUN --watch")
+    run = resolve(options.run, options.storage, options.endpoint)
+    display = display_for(sys.stderr if options.json else sys.stdout)
+    try:
+        follow(Follower(run, is_alive), display.show, until=lambda: False)
+    except KeyboardInterrupt:
+        pass
+    finally:
+        display.close()
+    if options.json:
+        _print_json(api.status(run.uri, endpoint=options.endpoint).model_dump(mode="json"))
+    return 0
+
+
+def _recipes(options: Namespace) -> int:
+    from jobs import api
+
+    found = api.recipes()
+    if options.json:
+        _print_json([{"name": r.name, "purpose": r.purpose, "task": r.task, "model": r.model} for r in found])
+        return 0
+    width = max((len(recipe.name) for recipe in found), default=0)
+    for recipe in found:
+        _say(f"{recipe.name:{width}}  {recipe.purpose}")
+    return 0
+
+
+def _schema(_options: Namespace) -> int:
+    from jobs import api
+
+    _print_json(api.schema())
+    return 0
+
+
+def _doctor(options: Namespace) -> int:
+    from jobs import api
+
+    found = api.doctor(storage=options.storage, endpoint=options.endpoint)
+    if options.json:
+        _print_json(found.model_dump(mode="json"))
+    else:
+        width = max(len(check.name) for check in found.checks)
+        for check in found.checks:
+            _say(f"{check.state:4}  {check.name:{width}}  {check.message}")
+            if check.fix:
+                _say(f"      {'':{width}}  -> {check.fix}")
+    return EXIT_CODES[Reason.INTERNAL] if found.failed else 0
+
+
+_DO: dict[str, Callable[[Namespace], int]] = {
+    "run": _run,
+    "report": _report,
+    "status": _status,
+    "recipes": _recipes,
+    "schema": _schema,
+    "doctor": _doctor,
+}

@@ -1,0 +1,125 @@
+"""The command line of `highwater`: verbs, options and their help. Imports nothing heavy, so `--help` is quick."""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+from collections.abc import Sequence
+from typing import NoReturn
+
+from jobs.errors import SpecError
+
+VERBS = {
+    "run": "train a model; goes on where it stopped if the name is known",
+    "report": "write a run's report.html and say where it is",
+    "status": "where a run is, or a table of all runs",
+    "recipes": "the specs that ship with highwater",
+    "schema": "JSON Schema of a spec, for editors",
+    "doctor": "check this machine and say what to do",
+}
+EXAMPLES = {
+    "run": """examples:
+  highwater run language                                   a small language model, in a minute or two
+  highwater run language --set epochs=3 --name first       the same, named; again after Ctrl-C goes on
+  highwater run spec.yaml --storage s3://bucket/runs --ray http://head:8265
+  highwater run spec.yaml --dry-run                        show what would be run; write nothing
+
+Ctrl-C saves and leaves; a second one leaves at once. If highwater itself is killed, the run goes on.
+With --ray http(s)://, AWS_* credentials of this shell go along as variables of the job if it needs S3.""",
+    "report": "example:\n  highwater report first --open",
+    "status": """examples:
+  highwater status                    all runs
+  highwater status first --watch      follow one run; Ctrl-C stops looking, not the run""",
+    "recipes": "example:\n  highwater recipes --json",
+    "schema": "example:\n  highwater schema > spec.schema.json",
+    "doctor": "example:\n  highwater doctor --storage s3://bucket/runs",
+}
+EXIT_HELP = """exit codes: 0 done, 1 internal error, 2 bad input, 3 the loss is not finite, 4 out of memory,
+5 workers lost, 6 Ray out of reach, 7 another driver took over, 8 error in user code, 130 stopped
+
+example: highwater run language"""
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that raises one sentence instead of printing usage, and never guesses an abbreviation."""
+
+    def error(self, message: str) -> NoReturn:
+        """Raise `SpecError` (exit code 2)."""
+        raise SpecError(f"{message}; see {self.prog} --help")
+
+
+def build() -> tuple[Parser, dict[str, Parser]]:
+    """The parser of the command, and those of its verbs."""
+    top = Parser(
+        prog="highwater",
+        description="Trains models on Ray at the largest batch x bptt that memory holds.",
+        epilog=EXIT_HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    top.add_argument("--version", action="store_true", help="print the version")
+    group = top.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
+    verbs = {verb: _verb(group, verb) for verb in VERBS}
+    _run(verbs["run"])
+    _one_run(verbs["report"], nargs=None)
+    verbs["report"].add_argument("--open", action="store_true", help="open it in a browser")
+    _one_run(verbs["status"], nargs="?")
+    verbs["status"].add_argument("--watch", action="store_true", help="keep looking until the run ends")
+    _storage(verbs["doctor"])
+    for verb in ("run", "report", "status", "recipes", "doctor"):
+        verbs[verb].add_argument("--json", action="store_true", help="print one JSON document on stdout, no other text")
+    return top, verbs
+
+
+def _verb(group: argparse._SubParsersAction[Parser], verb: str) -> Parser:
+    return group.add_parser(
+        verb,
+        help=VERBS[verb],
+        description=VERBS[verb][0].upper() + VERBS[verb][1:] + ".",
+        epilog=EXAMPLES[verb],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+
+
+def _run(parser: Parser) -> None:
+    parser.add_argument("spec", metavar="SPEC", help="a recipe, or a YAML or JSON file")
+    parser.add_argument("--set", metavar="K=V", action="append", default=[], help="change a field: model.hidden=512")
+    parser.add_argument("--name", metavar="N", help="the run's name (default: a fresh, dated one)")
+    parser.add_argument("--storage", metavar="URI", help="where runs live: a folder or s3://bucket/prefix")
+    parser.add_argument("--ray", metavar="ADDRESS", help="auto, HOST:PORT or http(s)://HOST:8265 (default: its own)")
+    parser.add_argument("--until", metavar="STAGE", help="leave after this stage, such as data")
+    parser.add_argument("--dry-run", action="store_true", help="show what would be run, and write nothing")
+
+
+def _one_run(parser: Parser, nargs: str | None) -> None:
+    parser.add_argument("run", metavar="RUN", nargs=nargs, help="a name, a folder or an s3:// URI")
+    _storage(parser)
+
+
+def _storage(parser: Parser) -> None:
+    parser.add_argument("--storage", metavar="URI", default="runs", help="where names live (default: runs)")
+    parser.add_argument("--endpoint", metavar="URL", help="address of an S3 server that is not AWS's")
+
+
+def parse(arguments: Sequence[str]) -> argparse.Namespace:
+    """The arguments as attributes; `SpecError` with the nearest name for an unknown verb or option."""
+    top, verbs = build()
+    verb = next((word for word in arguments if not word.startswith("-")), None)
+    if verb is not None and verb not in verbs:
+        raise SpecError(f"there is no verb {verb!r}{_near(verb, list(verbs))}; see highwater --help")
+    namespace, rest = top.parse_known_args(arguments)
+    if rest:
+        parser = verbs.get(namespace.verb, top)
+        unknown = next((word for word in rest if word.startswith("-")), rest[0])
+        if not unknown.startswith("-"):
+            raise SpecError(f"there is one argument too many: {unknown!r}; see {parser.prog} --help")
+        option = unknown.split("=", 1)[0]
+        known = [name for name in parser._option_string_actions if name.startswith("--")]
+        raise SpecError(f"{parser.prog} has no option {option}{_near(option, known)}; see {parser.prog} --help")
+    return namespace
+
+
+def _near(word: str, known: list[str]) -> str:
+    near = difflib.get_close_matches(word, known, n=1, cutoff=0.4)
+    return f" (did you mean {near[0]}?)" if near else ""

@@ -1,0 +1,57 @@
+"""From what a person calls a run (a name, a folder, an s3:// URI) to its run directory."""
+
+from __future__ import annotations
+
+import difflib
+from pathlib import Path
+
+from infra.storage import is_local, open_store
+from jobs.errors import NotFoundError, StorageError
+from jobs.rundir import ObjectStore, RunDir
+
+
+def resolve(run: str, storage: str, endpoint: str | None = None) -> RunDir:
+    """The run directory that `run` means; a plain name is one in `storage`, and wins over a folder of that name.
+
+    NotFoundError, with the nearest names, if there is no run; StorageError if storage cannot be read.
+    """
+    if "/" not in run and not run.startswith(("~", ".")):
+        named = RunDir(open_store(storage, endpoint), run)
+        if run and is_run(named):
+            return named
+        if not run or not Path(run, "spec.json").is_file():
+            raise _not_a_run(named)
+    found = _at(run, endpoint)
+    if not is_run(found):
+        raise _not_a_run(found)
+    return found
+
+
+def is_run(run: RunDir) -> bool:
+    """Whether a run was ever begun there: the spec is the first thing it writes."""
+    key = run.key("spec.json")
+    return any(entry.key == key for entry in run.store.list(key))
+
+
+def list_runs(store: ObjectStore) -> list[RunDir]:
+    """All runs of a storage, by name; other folders there are left out."""
+    runs = (RunDir(store, name) for name in store.names())
+    return [run for run in runs if is_run(run)]
+
+
+def _at(uri: str, endpoint: str | None) -> RunDir:
+    """The run directory at a folder or URI: its last part is the name, what is before it the storage."""
+    text = uri.rstrip("/")
+    if is_local(uri):
+        text = str(Path(text.removeprefix("file://")).expanduser().resolve())
+    parent, _, name = text.rpartition("/")
+    if not name or parent == "s3:/" or not parent:
+        raise StorageError(f"{uri!r} is a storage and not a run in it; add the run's name")
+    return RunDir(open_store(parent, endpoint), name)
+
+
+def _not_a_run(run: RunDir) -> NotFoundError:
+    names = [one.name for one in list_runs(run.store)]
+    near = difflib.get_close_matches(run.name, names, n=3, cutoff=0.5) or names[-3:]
+    hint = f"there are for example {', '.join(near)}" if near else "it holds no run yet"
+    return NotFoundError(f"there is no run {run.name!r} in {run.store.uri}: {hint}")

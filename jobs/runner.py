@@ -1,0 +1,214 @@
+"""What `highwater run` does: decide, start or join, watch, and say how it ended."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, Protocol
+
+from infra.rayjobs import RayJobs, token_from_environment
+from infra.storage import check, open_store
+from jobs import remote, submit
+from jobs.admission import Admission, Seen, Verdict, admit, read_run
+from jobs.attach import AttachedDriver
+from jobs.display import Display, Plain, Silent, outcome
+from jobs.errors import HighwaterError, Reason
+from jobs.names import check_name, fresh_name
+from jobs.package import build_package
+from jobs.rundir import Record, Result, Row, RunDir
+from jobs.spec import AUTO, JobSpec
+from jobs.specfile import load_spec
+from jobs.view import Update, View
+from jobs.watch import Driver, watch
+
+
+@dataclass(frozen=True)
+class Options:
+    """What a person asked for."""
+
+    spec: str
+    set: Sequence[str] = ()
+    name: str | None = None
+    storage: str | None = None
+    ray: str | None = None
+    until: str | None = None
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that may be started: checked, named and admitted. Nothing is written yet."""
+
+    options: Options
+    spec: JobSpec
+    run: RunDir
+    seen: Seen
+    admission: Admission
+
+
+class Plan(Record):
+    """What `highwater run` would do. `--dry-run --json` prints it."""
+
+    name: str
+    uri: str
+    verdict: Verdict
+    message: str
+    workers: int
+    batch: int | Literal["auto"]
+    accumulation: int
+    global_batch: int | Literal["auto"]
+    where: str
+    """Where the driver would run."""
+    spec: Row
+
+
+class StageResult(Record):
+    """What a stage decided, for a run that was to leave after it."""
+
+    name: str
+    stage: str
+    facts: Row
+
+
+class _Failing(Driver, Protocol):
+    def failure(self) -> HighwaterError: ...
+
+
+def prepared(options: Options, now: float | None = None) -> Prepared:
+    """Check everything that can be checked without writing. Raises `HighwaterError` in one sentence."""
+    now = time.time() if now is None else now
+    spec = load_spec(options.spec, options.set)
+    if options.storage is not None:
+        spec = spec.model_copy(update={"storage": options.storage})
+    if options.ray is not None:
+        submit.check_ray_address(options.ray)
+        if remote.is_remote(options.ray):
+            remote.refuse_invisible(spec, options.ray)
+            spec = remote.as_seen_elsewhere(spec)
+    store = open_store(spec.storage, spec.storage_endpoint)
+    name = fresh_name(options.spec, now, store.names()) if options.name is None else check_name(options.name)
+    run = RunDir(store, name)
+    seen = read_run(run, now)
+    return Prepared(options, spec, run, seen, admit(seen, spec, now))
+
+
+def make_plan(run: Prepared) -> Plan:
+    """The plan of a prepared run. Pure."""
+    factors = run.admission.factors
+    spec = run.spec
+    return Plan(
+        name=run.run.name,
+        uri=run.run.uri,
+        verdict=run.admission.verdict,
+        message=run.admission.note or f"run {run.run.name} is new: it begins at step 0",
+        workers=factors.workers if factors else spec.workers,
+        batch=factors.batch if factors else AUTO,
+        accumulation=factors.accumulation if factors else spec.accumulation,
+        global_batch=factors.global_batch if factors else AUTO,
+        where=_where(run.options.ray),
+        spec=spec.model_dump(mode="json"),
+    )
+
+
+def _where(ray: str | None) -> str:
+    if ray is None:
+        return "this machine, with a Ray of its own"
+    return f"a job on the Ray cluster at {ray}" if remote.is_remote(ray) else f"this machine, with the Ray at {ray}"
+
+
+def execute(run: Prepared, display: Display) -> Result | StageResult:
+    """Start or join the run, show it until it ends, and return how it ended.
+
+    Raises `HighwaterError` if it could not be started, if its driver died without a word, or if a person
+    left it (reason `stopped`).
+    """
+    if run.admission.verdict is Verdict.FINISHED and run.seen.done is not None:
+        try:
+            display.say(f"{run.admission.note}: {outcome_of(run.seen.done)}")
+        finally:
+            display.close()
+        return run.seen.done
+    try:
+        driver = _driver(run, display)
+    except BaseException:
+        # The terminal must be left as it was, whatever stopped the start.
+        display.close()
+        raise
+    return _watched(run, driver, display)
+
+
+def _driver(run: Prepared, display: Display) -> _Failing:
+    options, name = run.options, run.run.name
+    display.say(f"run {name} at {run.run.uri}")
+    if run.admission.note:
+        display.say(run.admission.note)
+    if run.admission.verdict is Verdict.ALIVE:
+        display.say(f"joined it: Ctrl-C asks it to save and leave; to look only: highwater status {name} --watch")
+        return AttachedDriver(run.run)
+    check(run.run.store)
+    if options.ray is not None and remote.is_remote(options.ray):
+        jobs = RayJobs(options.ray, token_from_environment())
+        return remote.submit(
+            jobs, run.spec, run.run, build_package(), until=options.until, show_logs=isinstance(display, Plain)
+        )
+    submit.require_train_extra()
+    return submit.start(run.spec, name, ray=options.ray, until=options.until)
+
+
+def _watched(run: Prepared, driver: _Failing, display: Display) -> Result | StageResult:
+    alive = run.admission.verdict is Verdict.ALIVE
+    quiet = isinstance(driver, remote.JobDriver) and driver.show_logs
+    view, asked = watch(
+        run.run, driver, _SayOnly(display) if quiet else display, stale=None if alive else run.seen.result
+    )
+    if isinstance(driver, remote.JobDriver):
+        driver.tidy()
+    if view.result is not None:
+        if isinstance(driver, submit.LocalDriver):
+            driver.log.unlink(missing_ok=True)
+        return view.result
+    return _without_result(run, driver, asked)
+
+
+def _without_result(run: Prepared, driver: _Failing, asked: int) -> StageResult:
+    name = run.run.name
+    if asked >= 2:
+        raise HighwaterError(f"left run {name}; {go_on(run.options.spec, name)}", Reason.STOPPED)
+    facts = run.run.read(f"stages/{run.options.until}.json") if run.options.until else None
+    if facts is not None and run.options.until and _succeeded(driver):
+        return StageResult(name=name, stage=run.options.until, facts=facts)
+    raise driver.failure()
+
+
+def _succeeded(driver: Driver) -> bool:
+    if isinstance(driver, submit.LocalDriver):
+        return driver.process.wait() == 0
+    return isinstance(driver, remote.JobDriver) and driver.succeeded
+
+
+def outcome_of(result: Result) -> str:
+    """How a run ended, in one line."""
+    return outcome(View(result.name, "", result=result))
+
+
+def go_on(spec: str, name: str) -> str:
+    """How to go on with a run that was left. A spec given as JSON is not repeated."""
+    return f"go on with: highwater run {'SPEC' if spec.lstrip().startswith('{') else spec} --name {name}"
+
+
+class _SayOnly(Silent):
+    """A display for a driver that prints the run's lines itself, as a job does."""
+
+    def __init__(self, display: Display) -> None:
+        self._display = display
+
+    def say(self, text: str) -> None:
+        """One line."""
+        self._display.say(text)
+
+    def show(self, view: View, updates: list[Update]) -> None:
+        """Nothing."""
+
+    def close(self) -> None:
+        """Close the display behind."""
+        self._display.close()

@@ -1,0 +1,115 @@
+"""Where a run is, as one record."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+from jobs.follow import Follower
+from jobs.lease import alive, last_lease
+from jobs.rundir import Lease, Record, Result, RunDir
+from jobs.state import STATES
+from jobs.view import View, is_current
+
+#: `waiting`: a driver is alive and does not train yet. The others are `jobs.state.State`'s.
+Standing = Literal["waiting", "running", "finished", "interrupted", "failed"]
+
+
+class RunStatus(Record):
+    """Where a run is. `highwater status --json` prints it; null is what is not known."""
+
+    name: str
+    uri: str
+    state: Standing
+    message: str
+    """How it ended, or what it did last."""
+    step: int
+    steps: int | None
+    epoch: int
+    attempts: int
+    batch: int | None
+    workers: int | None
+    accumulation: int | None
+    global_batch: int | None
+    loss: float | None
+    learning_rate: float | None
+    """Of the last step; for a run that ended, the peak."""
+    metric: str
+    value: float | None
+    """The metric at the last evaluation."""
+    best: float | None
+    unit: str
+    units_per_s: float | None
+    eta_s: float | None
+    """Seconds to the end at the present speed."""
+    seen_at: float | None
+    """Seconds since 1970 of the driver's last heartbeat."""
+    result: Result | None
+
+
+def status_of(run: RunDir, now: float | None = None) -> RunStatus:
+    """Where the run is. One that has ended is known from its result alone; of another all metrics are read."""
+    now = time.time() if now is None else now
+    lease, result = last_lease(run), run.result()
+    living = lease is not None and alive(lease, now)
+    if result is not None and not living and is_current(result, lease, max(run.numbers("attempts/"), default=0)):
+        return _ended(run, result, lease)
+    follower = Follower(run)
+    follower.poll()
+    return _going(follower.view, lease, living)
+
+
+def _ended(run: RunDir, result: Result, lease: Lease | None) -> RunStatus:
+    state: Standing = STATES[result.reason].value
+    return RunStatus(
+        name=run.name,
+        uri=run.uri,
+        state=state,
+        message=result.message,
+        step=result.step,
+        steps=result.steps,
+        epoch=result.epoch,
+        attempts=result.attempts,
+        batch=result.batch,
+        workers=result.workers,
+        accumulation=result.accumulation,
+        global_batch=result.global_batch,
+        loss=None,
+        learning_rate=result.learning_rate,
+        metric=result.metric,
+        value=result.metrics.get(result.metric),
+        best=result.best_metrics.get(result.metric),
+        unit="",
+        units_per_s=None,
+        eta_s=None,
+        seen_at=lease.beat_at if lease else result.finished_at,
+        result=result,
+    )
+
+
+def _going(view: View, lease: Lease | None, living: bool) -> RunStatus:
+    state: Standing = "interrupted" if not living else "running" if view.attempts else "waiting"
+    return RunStatus(
+        name=view.name,
+        uri=view.uri,
+        state=state,
+        message=view.stage,
+        step=view.step,
+        steps=view.steps,
+        epoch=view.epoch,
+        attempts=len(view.attempts),
+        batch=view.batch,
+        workers=view.workers,
+        accumulation=view.accumulation,
+        global_batch=view.global_batch,
+        loss=view.loss,
+        learning_rate=view.rate,
+        metric=view.metric,
+        value=view.last,
+        best=view.best,
+        unit=view.unit,
+        units_per_s=view.units_per_s if living else None,
+        eta_s=view.eta_s if living else None,
+        seen_at=lease.beat_at if lease else None,
+        result=None,
+    )

@@ -1,0 +1,50 @@
+"""Runs as text: one in detail, many as a table. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from jobs.display import of
+from jobs.status import RunStatus
+from jobs.units import duration, quantity, rate
+
+HEAD = ("RUN", "STATE", "STEP", "METRIC", "LEFT", "MESSAGE")
+
+
+def table(runs: Sequence[RunStatus]) -> str:
+    """One line for each run, columns aligned."""
+    rows = [HEAD, *(_row(run) for run in runs)]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
+    return "\n".join("  ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+
+
+def _row(run: RunStatus) -> tuple[str, ...]:
+    best = "" if run.best is None else f"{run.metric} {run.best:.4g}"
+    left = "" if run.eta_s is None else duration(run.eta_s)
+    return (run.name, run.state, of(run.step, run.steps), best, left, _short(run.message))
+
+
+def _short(text: str, limit: int = 60) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= limit else line[: limit - 3] + "..."
+
+
+def details(run: RunStatus) -> str:
+    """Everything that is known of one run, a line each."""
+    factors = f"batch {run.batch} x workers {run.workers} x accumulation {run.accumulation}"
+    pairs: list[tuple[str, str | None]] = [
+        ("run", run.name),
+        ("place", run.uri),
+        ("state", run.state),
+        ("message", " ".join(run.message.split()) or None),
+        ("step", of(run.step, run.steps)),
+        ("epoch", str(run.epoch)),
+        ("attempts", str(run.attempts)),
+        ("global batch", None if run.global_batch is None else f"{run.global_batch} = {factors}"),
+        ("loss", None if run.loss is None else f"{run.loss:.4f}"),
+        ("learning rate", None if run.learning_rate is None else rate(run.learning_rate)),
+        (run.metric or "metric", None if run.value is None else f"{run.value:.4g} (best {run.best:.4g})"),
+        ("speed", None if run.units_per_s is None else f"{quantity(run.units_per_s)} {run.unit}/s"),
+        ("left", None if run.eta_s is None else duration(run.eta_s)),
+    ]
+    return "\n".join(f"{name:14}{text}" for name, text in pairs if text is not None)

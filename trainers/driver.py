@@ -1,0 +1,280 @@
+"""The life of a run, as its driver leads it: claim, prepare, train, try again, conclude.
+
+The driver owns the run directory while it holds the lease. It knows no Ray: a `Backend` starts ranks.
+A stage's record is written when the stage is finished, and read instead of repeating the stage.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import socket
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from infra.storage import is_local
+from jobs.admission import Admission
+from jobs.errors import Reason, SpecError
+from jobs.lease import LeaseKeeper, claim, this_process
+from jobs.rundir import Attempt, Result, RunDir, numbered
+from jobs.spec import AUTO, JobSpec
+from jobs.state import Ended, worth_retrying
+from jobs.streams import Flusher, StreamWriter, logging_to
+from trainers import checkpoint, task
+from trainers.backend import Backend
+from trainers.checkpoint import Manifest
+from trainers.environment import environment
+from trainers.failures import classify
+from trainers.loop import Outcome
+from trainers.rank import RankJob
+from trainers.worker import STOP
+
+log = logging.getLogger(__name__)
+
+#: Stages in order; `--until` names one of them.
+STAGES = ("data", "train")
+
+
+def check_numbers(spec: JobSpec) -> None:
+    """SpecError for what this version cannot find by itself yet."""
+    for field in ("batch", "bptt", "learning_rate"):
+        if getattr(spec, field, None) == AUTO:
+            raise SpecError(f"{field}: auto is not built yet; give a number, such as the one in a recipe")
+    if spec.search is not None:
+        raise SpecError("search: searching is not built yet; remove that section")
+
+
+class Driver:
+    """Leads one admitted run to its result, on any backend."""
+
+    def __init__(
+        self, spec: JobSpec, run: RunDir, admission: Admission, backend: Backend, stop: threading.Event
+    ) -> None:
+        """`spec` is the spec in effect, its accumulation fitted to the run's global batch."""
+        self.spec, self.run, self.admission, self.backend, self.stop = spec, run, admission, backend, stop
+        self.ended: list[Ended] = []
+        self.began = time.time()
+
+    def lead(self, until: str = STAGES[-1]) -> Result | None:
+        """Take the run to its end, or to the end of a stage (None).
+
+        Raises only what keeps it from owning the run; after that every end is a result with its reason.
+        """
+        with LeaseKeeper(self.run, claim(self.run, now=time.time(), identity=this_process())) as keeper:
+            self.keeper = keeper
+            self.number = max(self.run.numbers("attempts/"), default=0) + 1
+            logs = StreamWriter(self.run, "logs/driver", self.number, "log")
+            self.events = StreamWriter(self.run, "events", self.number)
+            with logging_to(logs), Flusher([logs, self.events], self.run.store.flush_s), self._passing_stops_on():
+                try:
+                    return self._lead(until)
+                except Exception as error:
+                    # The edge of the run: whatever happened, its directory says so, and says it last.
+                    log.exception("the run failed")
+                    keeper.check()
+                    return self._conclude(*classify(error), None)
+
+    def _lead(self, until: str) -> Result | None:
+        if self.run.read("spec.json") is None:
+            self.run.write("spec.json", self.spec)
+        self.run.store.delete([self.run.key(STOP), self.run.key("result.json")])
+        with ThreadPoolExecutor(1, "data") as pool:
+            # Ray takes seconds to start, mostly waiting for its processes: the data stage fits in there.
+            facts = pool.submit(self._data)
+            if until != "data":
+                self.backend.start(self.spec)
+                self.backend.check_visible(self._local_paths())
+            facts.result()
+        if until == "data":
+            return None
+        while True:
+            reason, message, outcome = self._attempt()
+            self.keeper.check()
+            self.ended.append(Ended(reason, self._saved_step()))
+            if self.stop.is_set() or not worth_retrying(self.ended):
+                return self._conclude(reason, message, outcome)
+            self.event("retry", f"{message}; trying again from the last checkpoint")
+
+    # Stages
+
+    def _data(self) -> dict[str, Any]:
+        """The data stage's facts; prepared on the first call of the run's life."""
+        if record := self.run.read("stages/data.json"):
+            facts: dict[str, Any] = record["facts"]
+            return facts
+        began = time.monotonic()
+        with tempfile.TemporaryDirectory(prefix="highwater-data-") as folder:
+            facts = task.prepare(self.spec, Path(folder))
+            for path in sorted(Path(folder).rglob("*")):
+                if path.is_file():
+                    self.run.store.put_file(self.run.key("data", path.relative_to(folder).as_posix()), path)
+        message = facts.pop("message", None) or f"prepared {facts.get('source', 'the data')}"
+        seconds = time.monotonic() - began
+        record = {"stage": "data", "time": time.time(), "seconds": seconds, "facts": facts, "message": message}
+        self.run.write("stages/data.json", record)
+        self.event("data", message)
+        return facts
+
+    def _attempt(self) -> tuple[Reason, str, Outcome | None]:
+        """Run the ranks once, from the newest checkpoint on."""
+        if self.stop.is_set():
+            return Reason.STOPPED, "stopped before training began", None
+        manifests = checkpoint.finished(self.run)
+        newest = manifests[-1] if manifests else None
+        attempt = self._record_attempt(newest)
+        job = RankJob(
+            spec=self.spec.model_dump(mode="json"),
+            name=self.run.name,
+            attempt=attempt.number,
+            checkpoint=attempt.checkpoint,
+        )
+        try:
+            outcome = self.backend.fit(job, self.spec, lambda: self.keeper.lost is not None)
+        except Exception as error:  # noqa: BLE001 - whatever a rank raised, sorted by cause
+            log.warning("attempt %d failed", attempt.number, exc_info=error)
+            return *classify(error), None
+        return outcome.reason, outcome.message, outcome
+
+    def _record_attempt(self, newest: Manifest | None) -> Attempt:
+        number = max([self.number - 1, *self.run.numbers("attempts/")]) + 1
+        batch = self.spec.batch
+        if not isinstance(batch, int):
+            raise SpecError("batch: auto must be found before training")
+        attempt = Attempt(
+            number=number,
+            started_at=time.time(),
+            host=socket.gethostname(),
+            resumed_step=newest.step if newest else 0,
+            checkpoint=newest.key if newest else None,
+            workers=self.spec.workers,
+            batch=batch,
+            accumulation=self.spec.accumulation,
+            environment=environment(),
+            spec=self.spec.model_dump(mode="json"),
+        )
+        self.run.write(numbered("attempts/", number), attempt)
+        if newest:
+            self.event("resume", f"going on from the checkpoint of step {newest.step}", step=newest.step)
+            if (newest.workers, newest.batch) != (self.spec.workers, batch):
+                self.event(
+                    "world_size",
+                    f"{self.spec.workers} workers instead of {newest.workers}: the global batch stays "
+                    f"{batch * self.spec.workers * self.spec.accumulation}, dropout masks and last bits differ",
+                    step=newest.step,
+                )
+        return attempt
+
+    def _local_paths(self) -> list[str]:
+        """Local paths that every node must see."""
+        return [self.run.store.uri] if is_local(self.run.store.uri) else []
+
+    def _saved_step(self) -> int:
+        return max((m.step for m in checkpoint.finished(self.run)), default=0)
+
+    # The end
+
+    def _conclude(self, reason: Reason, message: str, outcome: Outcome | None) -> Result:
+        """Write the result, after everything else that belongs to the run."""
+        self.event("end", message, reason=reason)
+        self.events.flush()
+        result = self._result(reason, message, outcome or self._outcome_from_rows(reason, message))
+        # The report shows the result, so it comes after it; what it cannot do must not take the result away.
+        self.run.write("result.json", result)
+        try:
+            from jobs.report.build import write_report  # plotly is slow to load, and only the end needs it
+
+            write_report(self.run)
+        except Exception:
+            # A report can be made again at any time by `highwater report`.
+            log.exception("the report could not be written; `highwater report %s` tries again", self.run.name)
+        return result
+
+    def _result(self, reason: Reason, message: str, outcome: Outcome) -> Result:
+        facts = (self.run.read("stages/data.json") or {}).get("facts", {})
+        best = [m for m in checkpoint.finished(self.run) if m.step == outcome.best_step and m.evaluated_here]
+        plan = self._plan()
+        batch, rate = self.spec.batch, self.spec.learning_rate
+        if not isinstance(batch, int) or not isinstance(rate, float | int):
+            raise SpecError("batch and learning_rate must be found before a run can end")
+        return Result(
+            name=self.run.name,
+            task=self.spec.task,
+            reason=reason,
+            message=message,
+            finished_at=time.time(),
+            attempts=len(self.run.numbers("attempts/")),
+            step=outcome.step,
+            steps=outcome.steps,
+            epoch=outcome.epoch,
+            seconds=outcome.seconds,
+            batch=batch,
+            workers=self.spec.workers,
+            accumulation=self.spec.accumulation,
+            global_batch=batch * self.spec.workers * self.spec.accumulation,
+            learning_rate=float(rate),
+            metric=plan.get("metric", ""),
+            metric_goal=plan.get("goal", "min"),
+            metrics=finite(outcome.metrics),
+            best_metrics=finite(outcome.best_metrics),
+            best_step=outcome.best_step,
+            best_checkpoint=best[-1].key if best else None,
+            baseline=finite(facts.get("baseline", {})),
+        )
+
+    def _plan(self) -> dict[str, Any]:
+        plans = [row for row in self.run.rows("events") if row.get("kind") == "plan"]
+        return plans[-1] if plans else {}
+
+    def _outcome_from_rows(self, reason: Reason, message: str) -> Outcome:
+        """How far a run came whose ranks could not say so: what its metrics tell."""
+        rows = self.run.rows("metrics")
+        evaluations = [row for row in rows if row.get("kind") == "eval"]
+        best = [row for row in evaluations if row.get("best")]
+        steps = [row for row in rows if row.get("kind") == "step"]
+        return Outcome(
+            reason=reason,
+            message=message,
+            step=steps[-1]["step"] if steps else 0,
+            steps=self._plan().get("steps", 0),
+            epoch=steps[-1].get("epoch", 0) if steps else 0,
+            seconds=time.time() - self.began,
+            metrics=evaluations[-1]["metrics"] if evaluations else {},
+            best_metrics=best[-1]["metrics"] if best else {},
+            best_step=best[-1]["step"] if best else 0,
+        )
+
+    def event(self, kind: str, message: str, **facts: Any) -> None:  # noqa: ANN401 - JSON
+        """Record something that happened or was decided."""
+        log.info("%s", message)
+        self.events.row({"kind": kind, "time": time.time(), "message": message} | facts)
+
+    @contextmanager
+    def _passing_stops_on(self) -> Iterator[None]:
+        """Turn a person's wish to stop into the record that the ranks look for."""
+        over = threading.Event()
+
+        def look() -> None:
+            while not over.is_set():
+                if self.stop.wait(0.2):
+                    self.run.write(STOP, {"time": time.time(), "message": "a person asked the driver to stop"})
+                    return
+
+        thread = threading.Thread(target=look, name="stop", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            over.set()
+
+
+def finite(metrics: dict[str, Any]) -> dict[str, float]:
+    """The metrics that are numbers: JSON has no others."""
+    return {name: value for name, value in metrics.items() if isinstance(value, int | float) and math.isfinite(value)}
+
+

@@ -1,0 +1,188 @@
+"""The driver's command: `python -m trainers.run SPEC ...`, for `highwater run` and for `ray job submit`.
+
+Reads the spec, admits the run, leads it (`trainers.driver`), and exits with the code of its reason.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from types import FrameType
+
+from infra.storage import check, is_local, open_store
+from jobs.admission import Admission, Verdict, admit, read_run
+from jobs.display import Plain
+from jobs.errors import EXIT_CODES, HighwaterError, NameInUseError, NotFoundError, Reason, SpecError, StorageError
+from jobs.follow import Follower, follow
+from jobs.names import check_name, fresh_name
+from jobs.rundir import ObjectStore, Result, RunDir
+from jobs.spec import JobSpec
+from jobs.specfile import load_spec, spec_from_json
+from trainers.backend import Backend, Processes
+from trainers.driver import STAGES, Driver, check_numbers
+
+#: Spec as JSON, for a caller whose spec must not travel through a shell; used when SPEC is `-`.
+SPEC_VARIABLE = "HIGHWATER_SPEC"
+#: Object below the storage that the submitter wrote, to tell whether it and this driver see the same storage.
+PROBE_VARIABLE = "HIGHWATER_PROBE"
+
+
+def parser() -> argparse.ArgumentParser:
+    """The command line."""
+    made = argparse.ArgumentParser(prog="python -m trainers.run", description="Drive one training run to its result.")
+    made.add_argument("spec", help=f"a file, a recipe, inline JSON, or - for JSON in ${SPEC_VARIABLE}")
+    made.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the spec")
+    made.add_argument("--name", help="the run's name; the same name goes on with the same run")
+    made.add_argument(
+        "--ray",
+        metavar="ADDRESS",
+        help="`auto` or host:port of a Ray that is there, `none` for processes without Ray; default: a Ray of its own, "
+        "or inside a Ray job the cluster that runs it",
+    )
+    made.add_argument("--until", choices=STAGES, default=STAGES[-1], help="leave when this stage is finished")
+    made.add_argument("--quiet", action="store_true", help="print nothing; the run directory has everything")
+    made.add_argument("--json", action="store_true", help="print the result as JSON at the end, and nothing else")
+    return made
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command; its exit code."""
+    asked = parser().parse_args(argv)
+    try:
+        result = drive(asked)
+    except HighwaterError as error:
+        print(f"highwater: {error}", file=sys.stderr)  # noqa: T201 - the process's edge
+        return EXIT_CODES[error.reason]
+    if asked.json and result:
+        print(result.model_dump_json(indent=1))  # noqa: T201
+    return EXIT_CODES[result.reason] if result else 0
+
+
+def drive(asked: argparse.Namespace) -> Result | None:
+    """Admit and lead the run that the arguments ask for."""
+    spec = read_spec(asked.spec, asked.set)
+    check_numbers(spec)
+    store = open_store(spec.storage, spec.storage_endpoint)
+    check(store)
+    check_probe(store, os.environ.get(PROBE_VARIABLE))
+    run = RunDir(store, check_name(asked.name) if asked.name else fresh_name(asked.spec, time.time(), store.names()))
+    admission = admit(read_run(run, time.time()), spec, time.time())
+    if admission.verdict is Verdict.FINISHED:
+        return run.result()
+    if admission.verdict is Verdict.ALIVE:
+        raise NameInUseError(f"{admission.note}; watch it with `highwater status {run.name} --watch`")
+    backend = backend_for(asked.ray)
+    with signals_as_stop() as stop:
+        driver = Driver(in_effect(spec, admission, store), run, admission, backend, stop)
+        with told(run, asked.quiet or asked.json):
+            try:
+                return driver.lead(asked.until)
+            finally:
+                backend.close()
+
+
+def read_spec(source: str, overrides: Sequence[str]) -> JobSpec:
+    """The spec that SPEC and --set stand for."""
+    if source != "-":
+        return load_spec(source, overrides)
+    text = os.environ.get(SPEC_VARIABLE)
+    if text is None:
+        raise SpecError(f"SPEC is -, and {SPEC_VARIABLE} is not set; put the spec's JSON there")
+    if overrides:
+        return load_spec(text, overrides)
+    try:
+        return spec_from_json(json.loads(text), SPEC_VARIABLE)
+    except ValueError as error:
+        raise SpecError(f"{SPEC_VARIABLE} is not JSON: {error}") from error
+
+
+def check_probe(store: ObjectStore, probe: str | None) -> None:
+    """StorageError unless the object that the submitter wrote is here."""
+    if probe is None:
+        return
+    try:
+        store.get(f".probes/{probe}")
+    except NotFoundError as error:
+        raise StorageError(
+            f"{store.uri} is another place for this cluster than for the machine that sent the run; "
+            "give --storage s3://BUCKET/PREFIX, which both see"
+        ) from error
+
+
+def in_effect(spec: JobSpec, admission: Admission, store: ObjectStore) -> JobSpec:
+    """The spec with the run's global batch, and with a storage that means the same in every working directory."""
+    changes: dict[str, object] = {}
+    if admission.factors:
+        changes |= {"batch": admission.factors.batch, "accumulation": admission.factors.accumulation}
+    if is_local(spec.storage):
+        changes["storage"] = store.uri
+    return spec.model_copy(update=changes)
+
+
+def backend_for(address: str | None) -> Backend:
+    """What starts the ranks. Ray is imported only where it is used: a bare GPU machine may not have it."""
+    if address == "none":
+        return Processes()
+    try:
+        from trainers.ray_backend import RayTrain
+    except ModuleNotFoundError as error:
+        if error.name != "ray":
+            raise
+        raise HighwaterError(
+            "Ray is not installed: pip install 'highwater[train]', or use --ray none for processes without it",
+            Reason.MISSING_EXTRA,
+        ) from error
+    # Inside `ray job submit` the cluster is the one that runs this very process.
+    return RayTrain(address or ("auto" if os.environ.get("RAY_JOB_ID") or os.environ.get("RAY_ADDRESS") else None))
+
+
+@contextmanager
+def signals_as_stop() -> Iterator[threading.Event]:
+    """SIGINT and SIGTERM set the event; a second one ends the process the ordinary way."""
+    stop = threading.Event()
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        stop.set()
+        signal.signal(number, signal.SIG_DFL)
+
+    if threading.current_thread() is threading.main_thread():
+        for number in before:
+            signal.signal(number, ask)
+    try:
+        yield stop
+    finally:
+        if threading.current_thread() is threading.main_thread():
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+@contextmanager
+def told(run: RunDir, quiet: bool) -> Iterator[None]:
+    """Print plain lines of what happens in the run while it is led."""
+    if quiet:
+        yield
+        return
+    over = threading.Event()
+    display = Plain(lambda text: print(text, end="", flush=True))  # noqa: T201
+    follower = Follower(run, stale=run.result())
+    thread = threading.Thread(
+        target=follow, args=(follower, display.show), kwargs={"until": over.is_set, "pause": over.wait}, daemon=True
+    )
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(timeout=30)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
