@@ -67,7 +67,7 @@ class S3Store:
                 self._client.put_object(Bucket=self.bucket, Key=full, Body=data)
 
     def _create(self, full: str, key: str, data: bytes) -> None:
-        from botocore.exceptions import ClientError  # type: ignore[import-untyped]
+        from botocore.exceptions import ClientError
 
         for attempt in range(CONFLICT_TRIES):
             try:
@@ -138,11 +138,17 @@ class S3Store:
 
     @contextmanager
     def _explained(self, action: str, key: str) -> Iterator[None]:
-        from boto3.exceptions import Boto3Error  # type: ignore[import-untyped]
+        from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
             yield
+        except RecursionError as error:
+            # boto3 follows a redirect that names no region to itself until the stack is full.
+            raise StorageError(
+                f"cannot {action} {key or 'objects'} in {self._place.where}: it redirects elsewhere; "
+                "check that --storage-endpoint begins with the right one of http:// and https://"
+            ) from error
         except (BotoCoreError, ClientError, Boto3Error) as error:
             told = explain(error, self._place, action, key)
             if isinstance(told, NotFoundError) and action != "read":
@@ -157,8 +163,8 @@ def _was_repeated(error: Exception) -> bool:
 
 def _connect(endpoint: str | None, bucket: str) -> Any:
     """A client of its own session (boto3's default session is not safe between threads)."""
-    from boto3.session import Session  # type: ignore[import-untyped]
-    from botocore.config import Config  # type: ignore[import-untyped]
+    from boto3.session import Session
+    from botocore.config import Config
     from botocore.exceptions import BotoCoreError
 
     address = endpoint or os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL") or None

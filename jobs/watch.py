@@ -92,7 +92,7 @@ def watch(
 
         try:
             view = follow(follower, display.show, until=leaving, pause=signals.pause, every_s=every_s)
-            if view.phase == "ended":
+            if view.phase == "ended" and driver.alive is None:
                 _settle(driver, signals)
             driver.tell(display)
         finally:

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol
+from typing import Literal, Protocol
 
 import torch
 import torch.distributed as dist
@@ -53,7 +53,13 @@ def device_of(spec: JobSpec, local_rank: int) -> torch.device:
 
 
 class Processes:
-    """Ranks as processes of this machine over torch.distributed; a single rank in this very process."""
+    """Ranks as processes of this machine over torch.distributed; a single rank in this very process.
+
+    `start` is how processes are made: `spawn` works with CUDA, `fork` is quick where torch has not computed yet.
+    """
+
+    def __init__(self, start: Literal["spawn", "fork"] = "spawn") -> None:
+        self._start = start
 
     def start(self, spec: JobSpec) -> None:
         """Nothing to start."""
@@ -67,7 +73,7 @@ class Processes:
             return run_rank(job, Alone(), device_of(spec, 0))
         with tempfile.TemporaryDirectory(prefix="highwater-ranks-") as folder:
             context = mp.start_processes(  # type: ignore[no-untyped-call]
-                _rank_process, (job, folder, spec.workers), nprocs=spec.workers, join=False, start_method="spawn"
+                _rank_process, (job, folder, spec.workers), nprocs=spec.workers, join=False, start_method=self._start
             )
             _join(context, Path(folder), abort)
             outcome: Outcome = pickle.loads((Path(folder) / "outcome").read_bytes())

@@ -1,4 +1,4 @@
-"""A driver process that trains nothing: `python -m tests.unit.fakedriver - --name N ...`, told what to do by FAKE_MODE."""
+"""A driver process that trains nothing: `python -m tests.unit.fakedriver - --name N`; FAKE_MODE says what it does."""
 
 from __future__ import annotations
 

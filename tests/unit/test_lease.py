@@ -12,13 +12,13 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from stores import MemoryStore, lease
 
 from infra.disk import DiskStore
 from jobs.errors import LeaseLostError, NameInUseError
 from jobs.lease import LeaseKeeper, alive, claim, last_lease, this_process
 from jobs.process import process_mark, this_host
 from jobs.rundir import RunDir
+from tests.unit.stores import MemoryStore, lease
 
 HERE = replace(this_process(), host="here/boot/1")
 THERE = replace(this_process(), host="there/boot/1")

@@ -457,6 +457,8 @@ def answering(status: int, code: str, message: str = "Because.") -> Iterator[str
             self.rfile.read(int(self.headers.get("Content-Length", 0)))
             self.send_response(status)
             self.send_header("Content-Type", "application/xml")
+            if code == "PermanentRedirect":
+                self.send_header("x-amz-bucket-region", "eu-west-1")
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             if self.command != "HEAD":
@@ -497,6 +499,7 @@ def sentence(use: Callable[[], object]) -> str:
         (403, "AccessDenied", "access is denied to AWS_ACCESS_KEY_ID AKIA..."),
         (400, "ExpiredToken", "have expired"),
         (301, "PermanentRedirect", "set AWS_REGION to the bucket's region"),
+        (301, "Moved", "it redirects elsewhere; check that --storage-endpoint"),
         (400, "AuthorizationHeaderMalformed", "is not in region us-east-1"),
         (404, "NoSuchBucket", "bucket my-bucket does not exist at http://127.0.0.1:"),
         (507, "XMinioStorageFull", "no space is left there"),

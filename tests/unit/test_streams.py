@@ -10,12 +10,12 @@ import threading
 from typing import Any
 
 import pytest
-from stores import MemoryStore, attempt
 
 from jobs.errors import StorageError
 from jobs.logtee import LONGEST_LINE, LogTee, mask, secrets_in
 from jobs.rundir import RunDir
 from jobs.streams import Flusher, StreamWriter, logging_to
+from tests.unit.stores import MemoryStore, attempt
 
 
 def a_stream(store: MemoryStore | None = None, stream: str = "metrics", **options: Any) -> tuple[RunDir, StreamWriter]:
@@ -43,7 +43,7 @@ def test_rows_come_back_in_order_over_many_segments() -> None:
 
 def test_a_flush_puts_only_what_grew() -> None:
     store = MemoryStore()
-    run, writer = a_stream(store, limit_bytes=20)
+    _, writer = a_stream(store, limit_bytes=20)
     writer.flush()
     assert store.puts == []
     writer.row({"a": "0123456789012345"})

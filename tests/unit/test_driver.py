@@ -1,0 +1,228 @@
+"""Runs led by the driver with ranks as processes: real data, real checkpoints on disk, no Ray."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import signal
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch._dynamo  # an optimizer's first use loads it for seconds; forked children have it from here
+
+from infra.storage import open_store
+from jobs.admission import Verdict, admit, read_run
+from jobs.errors import DataError, NameInUseError, Reason
+from jobs.rundir import Result, RunDir
+from jobs.spec import JobSpec
+from trainers import checkpoint
+from trainers.backend import Backend, Processes
+from trainers.driver import Driver
+from trainers.loop import Outcome
+from trainers.rank import RankJob
+from trainers.run import in_effect, main
+
+from .tiny import curve, document, tiny_spec
+
+FORK = Processes(start="fork")  # torch is loaded already, and no threads run yet in a test's child
+
+
+def lead(spec: JobSpec, name: str, backend: Backend = FORK, stop: threading.Event | None = None) -> Result | None:
+    store = open_store(spec.storage)
+    run = RunDir(store, name)
+    admission = admit(read_run(run, time.time()), spec, time.time())
+    if admission.verdict is Verdict.FINISHED:
+        return run.result()
+    driver = Driver(in_effect(spec, admission, store), run, admission, backend, stop or threading.Event())
+    return driver.lead()
+
+
+def run_of(spec: JobSpec, name: str) -> RunDir:
+    return RunDir(open_store(spec.storage), name)
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Run work in a forked child; its process id."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            torch.set_num_threads(1)
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return pid
+
+
+def kill_at_random(spec: JobSpec, name: str, draw: random.Random, longest_s: float) -> bool:
+    """Lead the run in a child and SIGKILL it after a random time; whether it was still running."""
+    pid = in_child(lambda: lead(spec, name))
+    time.sleep(draw.uniform(0.0, longest_s))
+    done, _ = os.waitpid(pid, os.WNOHANG)
+    if done:
+        return False
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+    return True
+
+
+def test_a_run_leaves_everything_that_a_reader_needs(tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path)
+    result = lead(spec, "whole")
+    assert result is not None
+    assert result.reason is Reason.DONE
+    assert result.step == result.steps == 60
+    assert result.best_metrics["perplexity"] < result.baseline["perplexity"]
+    run = run_of(spec, "whole")
+    assert run.result() == result
+    assert [row["step"] for row in run.rows("metrics") if row["kind"] == "step"] == list(range(1, 61))
+    assert run.read("spec.json")
+    assert run.read("stages/data.json")
+    assert run.read("examples.json")
+    assert run.store.get(run.key("report.html"))
+    kept = checkpoint.finished(run)
+    assert {m.step for m in kept} >= {60, 55}
+    assert result.best_checkpoint in {m.key for m in kept}
+    assert {"plan", "data", "end"} <= {row["kind"] for row in run.rows("events")}
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_run_killed_at_random_instants_equals_one_that_was_not(tmp_path: Path, workers: int) -> None:
+    spec = tiny_spec(tmp_path, workers=workers, batch=4 // workers)
+    draw = random.Random(workers)
+    pid = in_child(lambda: lead(spec, "straight"))
+    began = time.monotonic()
+    assert os.waitpid(pid, 0)[1] == 0
+    length = time.monotonic() - began
+    kills = 0
+    for _ in range(12):
+        kills += kill_at_random(spec, "killed", draw, length * 0.8)
+        if (result := run_of(spec, "killed").result()) and result.reason is Reason.DONE:
+            break
+    pid = in_child(lambda: lead(spec, "killed"))
+    assert os.waitpid(pid, 0)[1] == 0
+    assert kills >= 1
+    assert curve(run_of(spec, "killed")) == curve(run_of(spec, "straight"))
+
+
+def test_a_stop_saves_and_the_run_goes_on_where_it_was(tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path, steps=3000, evaluation={"every_steps": 1000})
+    stop = threading.Event()
+    threading.Timer(1.5, stop.set).start()
+    result = lead(spec, "stopped", stop=stop)
+    assert result is not None
+    assert result.reason is Reason.STOPPED
+    assert 0 < result.step < 3000
+    assert checkpoint.finished(run_of(spec, "stopped"))[-1].step == result.step
+
+
+def test_a_finished_run_gives_its_result_again_and_a_larger_limit_goes_on(tmp_path: Path) -> None:
+    schedule = {"kind": "constant"}
+    spec = tiny_spec(tmp_path, steps=20, schedule=schedule)
+    first = lead(spec, "x")
+    assert lead(spec, "x") == first
+    more = lead(tiny_spec(tmp_path, steps=30, schedule=schedule), "x")
+    assert more is not None
+    assert (more.step, more.attempts) == (30, 2)
+    straight = lead(tiny_spec(tmp_path, steps=30, schedule=schedule), "y")
+    assert straight is not None
+    assert more.metrics == straight.metrics
+
+
+def test_another_spec_under_the_name_is_refused(tmp_path: Path) -> None:
+    lead(tiny_spec(tmp_path, steps=5), "x")
+    with pytest.raises(NameInUseError, match="seed"):
+        lead(tiny_spec(tmp_path, steps=5, seed=4), "x")
+
+
+def test_another_world_size_keeps_the_global_batch_and_says_so(tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path, workers=2, batch=2, steps=20, schedule={"kind": "constant"})
+    pid = in_child(lambda: lead(spec, "x"))
+    os.waitpid(pid, 0)
+    again = lead(tiny_spec(tmp_path, workers=1, batch=2, steps=30, schedule={"kind": "constant"}), "x")
+    assert again is not None
+    assert (again.workers, again.accumulation, again.global_batch, again.step) == (1, 2, 4, 30)
+    events = [row for row in run_of(spec, "x").rows("events") if row["kind"] == "world_size"]
+    assert "1 workers instead of 2" in events[0]["message"]
+
+
+def test_two_workers_follow_one_over_the_same_global_rows_without_dropout(tmp_path: Path) -> None:
+    still = {f"dropout_{part}": 0.0 for part in ("output", "hidden", "input", "embedding", "weight")}
+    model = document(tmp_path)["model"] | still
+    one = tiny_spec(tmp_path, workers=1, batch=4, model=model)
+    two = tiny_spec(tmp_path, workers=2, batch=2, model=model)
+    for spec, name in ((one, "one"), (two, "two")):
+        pid = in_child(lambda spec=spec, name=name: lead(spec, name))  # type: ignore[misc]
+        assert os.waitpid(pid, 0)[1] == 0
+    losses = [[r["loss"] for r in run_of(one, n).rows("metrics") if r["kind"] == "step"] for n in ("one", "two")]
+    worst = max(abs(a - b) / a for a, b in zip(*losses, strict=True))
+    assert worst <= 1e-5
+
+
+def test_bad_data_ends_with_its_reason_and_a_result(tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path, batch=100_000)
+    result = lead(spec, "x")
+    assert result is not None
+    assert result.reason is Reason.BAD_DATA
+    assert "tokens" in result.message
+
+
+class Flaky(Processes):
+    """Loses a worker after so many attempts' training."""
+
+    def __init__(self, failures: int) -> None:
+        super().__init__(start="fork")
+        self.failures = failures
+
+    def fit(self, job: RankJob, spec: JobSpec, abort: Callable[[], bool]) -> Outcome:
+        if self.failures:
+            self.failures -= 1
+            raise RuntimeError("Connection closed by peer [127.0.0.1]:4242")
+        return super().fit(job, spec, abort)
+
+
+def test_lost_workers_are_tried_again_within_the_budget(tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path, steps=5)
+    result = lead(spec, "x", Flaky(3))
+    assert result is not None
+    assert (result.reason, result.attempts) == (Reason.DONE, 4)
+    result = lead(spec, "y", Flaky(9))
+    assert result is not None
+    assert (result.reason, result.attempts) == (Reason.WORKER_LOST, 4)
+
+
+def test_the_newest_checkpoint_that_is_whole_is_used(tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path, steps=20, schedule={"kind": "constant"})
+    lead(spec, "x")
+    run = run_of(spec, "x")
+    newest = checkpoint.finished(run)[-1]
+    path = Path(run.store.uri) / run.key(newest.key, "shared.pt")
+    path.write_bytes(path.read_bytes()[:-10])  # torn by a disk that lost its last blocks
+    result = lead(tiny_spec(tmp_path, steps=25, schedule={"kind": "constant"}), "x")
+    assert result is not None
+    assert result.step == 25
+    resumed = run.attempts()[-1].resumed_step
+    assert resumed < newest.step
+    steps = [row["step"] for row in run.rows("metrics") if row["kind"] == "step"]
+    assert steps == list(range(1, 26))
+
+
+def test_the_command_says_what_is_wrong_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spec = json.dumps(document(tmp_path, batch="auto"))
+    assert main([spec, "--ray", "none"]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("highwater: batch: auto")
+    assert error.count("\n") == 1
+
+
+def test_a_missing_source_ends_with_two(tmp_path: Path) -> None:
+    spec = document(tmp_path)
+    spec["data"]["source"] = str(tmp_path / "nowhere")
+    assert main([json.dumps(spec), "--ray", "none", "--name", "x", "--quiet"]) == 2
+    assert DataError.reason is Reason.BAD_DATA
