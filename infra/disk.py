@@ -89,7 +89,11 @@ class DiskStore:
         return sorted(self._walk(prefix), key=lambda entry: entry.key)
 
     def _walk(self, prefix: str) -> Iterator[Entry]:
-        for folder, _, files in os.walk(self.root / prefix.rpartition("/")[0], onerror=_unless_gone):
+        top, _, begin = prefix.rpartition("/")
+        for folder, folders, files in os.walk(self.root / top, onerror=_unless_gone):
+            # Only the first level can tell folders apart by the prefix; below, everything has it.
+            folders[:] = [name for name in folders if name.startswith(begin)]
+            begin = ""
             for name in files:
                 path = Path(folder, name)
                 key = path.relative_to(self.root).as_posix()

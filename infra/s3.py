@@ -72,7 +72,6 @@ class S3Store:
         for attempt in range(CONFLICT_TRIES):
             try:
                 self._client.put_object(Bucket=self.bucket, Key=full, Body=data, IfNoneMatch="*")
-                return
             except ClientError as error:
                 if status_code(error) == 409 and attempt + 1 < CONFLICT_TRIES:
                     time.sleep(0.1 * 2**attempt)
@@ -83,6 +82,8 @@ class S3Store:
                     raise ExistsError(f"{key} exists already in {self._place.where}") from error
                 else:
                     raise
+            else:
+                return
 
     def get_file(self, key: str, path: Path) -> None:
         """Copy the object, in parallel parts if it is large; `path` is replaced atomically."""
@@ -161,7 +162,7 @@ def _was_repeated(error: Exception) -> bool:
     return bool(response.get("ResponseMetadata", {}).get("RetryAttempts", 0))
 
 
-def _connect(endpoint: str | None, bucket: str) -> Any:
+def _connect(endpoint: str | None, bucket: str) -> Any:  # noqa: ANN401 - boto3 has no types of its own
     """A client of its own session (boto3's default session is not safe between threads)."""
     from boto3.session import Session
     from botocore.config import Config

@@ -117,6 +117,7 @@ def _without_secrets(text: str) -> str:
     text = " ".join(text.split())
     for name in SECRETS:
         value = os.environ.get(name)
-        if value:
+        # A shorter value is no secret, and masking it would make the sentence unreadable.
+        if value and len(value) >= 4:
             text = text.replace(value, "***")
     return text

@@ -154,7 +154,7 @@ def outcome(view: View) -> str:
     if best is None:
         return f"done: {text}"
     against = "" if base is None else f" (baseline {base:.4g})"
-    return f"done in {duration(result.seconds)}: {text} Best {result.metric} {best:.4g}{against}."
+    return f"done in {duration(result.seconds)}: {text.rstrip('.')}; best {result.metric} {best:.4g}{against}"
 
 
 def of(value: int, total: int | None) -> str:

@@ -36,6 +36,7 @@ class Follower:
     _read: dict[str, int] = field(default_factory=dict, init=False)
     _result: Result | None = field(default=None, init=False)
     _pending: list[Update] = field(default_factory=list, init=False)
+    _stages: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         self.view = View(self.run.name, self.run.uri)
@@ -57,7 +58,12 @@ class Follower:
         elif self._is_lost():
             self._pending.append(self.view.lose(self.clock()))
         updates, self._pending = self._pending, []
-        return _in_order(updates)
+        return self._in_order(updates)
+
+    def _in_order(self, updates: list[Update]) -> list[Update]:
+        """By time; a stage's message is told once, though drivers write it as an event too."""
+        kept = [update for update in updates if update.kind != "event" or update.text not in self._stages]
+        return sorted(kept, key=lambda update: update.time)
 
     def _result_that_ends(self) -> Result | None:
         result = self._result
@@ -99,7 +105,8 @@ class Follower:
 
     def _take_stage(self, key: str) -> None:
         row = self.run.read(key) or {}
-        if message := row.get("message"):
+        if (message := row.get("message")) and str(message) not in self._stages:
+            self._stages.add(str(message))
             self.view.stage = str(message)
             self._pending.append(Update("stage", str(message), float(row.get("time") or self.clock())))
 
@@ -172,10 +179,3 @@ def follow(
 def interval_s(flush_s: float) -> float:
     """Seconds between polls of a store whose writers flush every `flush_s`: quick on disk, cheap on S3."""
     return min(max(flush_s / 4, 0.5), 3.0)
-
-
-def _in_order(updates: list[Update]) -> list[Update]:
-    """By time; a stage's message that is told as an event too is told once."""
-    told = {update.text for update in updates if update.kind == "event"}
-    kept = [update for update in updates if update.kind != "stage" or update.text not in told]
-    return sorted(kept, key=lambda update: update.time)

@@ -41,7 +41,9 @@ class LogTee(io.TextIOBase):
     The secrets are those of the environment at construction. Safe to use from several threads.
     """
 
-    def __init__(self, writer: StreamWriter, also: TextIO | None = None, secrets: tuple[str, ...] | None = None) -> None:
+    def __init__(
+        self, writer: StreamWriter, also: TextIO | None = None, secrets: tuple[str, ...] | None = None
+    ) -> None:
         """`also` is a file such as the real stdout; it is never closed here."""
         self._writer, self._also = writer, also
         self._secrets = secrets_in(os.environ) if secrets is None else secrets

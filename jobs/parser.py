@@ -87,7 +87,9 @@ def _run(parser: Parser) -> None:
     parser.add_argument("--set", metavar="K=V", action="append", default=[], help="change a field: model.hidden=512")
     parser.add_argument("--name", metavar="N", help="the run's name (default: a fresh, dated one)")
     parser.add_argument("--storage", metavar="URI", help="where runs live: a folder or s3://bucket/prefix")
-    parser.add_argument("--ray", metavar="ADDRESS", help="auto, HOST:PORT or http(s)://HOST:8265 (default: its own)")
+    parser.add_argument(
+        "--ray", metavar="ADDRESS", help="auto, HOST:PORT, http(s)://HOST:8265, or none (default: its own)"
+    )
     parser.add_argument("--until", metavar="STAGE", help="leave after this stage, such as data")
     parser.add_argument("--dry-run", action="store_true", help="show what would be run, and write nothing")
 

@@ -29,8 +29,11 @@ def resolve(run: str, storage: str, endpoint: str | None = None) -> RunDir:
 
 def is_run(run: RunDir) -> bool:
     """Whether a run was ever begun there: the spec is the first thing it writes."""
-    key = run.key("spec.json")
-    return any(entry.key == key for entry in run.store.list(key))
+    try:
+        run.store.get(run.key("spec.json"))
+    except NotFoundError:
+        return False
+    return True
 
 
 def list_runs(store: ObjectStore) -> list[RunDir]:

@@ -307,7 +307,7 @@ def strict_json(document: Row, indent: int | None = None) -> bytes:
     return json.dumps(_finite(document), indent=indent, ensure_ascii=False, allow_nan=False).encode(errors="replace")
 
 
-def _finite(value: Any) -> Any:
+def _finite(value: Any) -> Any:  # noqa: ANN401 - JSON
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):

@@ -22,6 +22,9 @@ from jobs.specfile import load_spec
 from jobs.view import Update, View
 from jobs.watch import Driver, watch
 
+#: The address that stands for worker processes without Ray.
+WITHOUT_RAY = "none"
+
 
 @dataclass(frozen=True)
 class Options:
@@ -113,6 +116,8 @@ def make_plan(run: Prepared) -> Plan:
 def _where(ray: str | None) -> str:
     if ray is None:
         return "this machine, with a Ray of its own"
+    if ray == WITHOUT_RAY:
+        return "this machine, without Ray"
     return f"a job on the Ray cluster at {ray}" if remote.is_remote(ray) else f"this machine, with the Ray at {ray}"
 
 
@@ -151,18 +156,19 @@ def _driver(run: Prepared, display: Display) -> _Failing:
         return remote.submit(
             jobs, run.spec, run.run, build_package(), until=options.until, show_logs=isinstance(display, Plain)
         )
-    submit.require_train_extra()
+    submit.require_train_extra(("torch",) if options.ray == WITHOUT_RAY else ("torch", "ray"))
     return submit.start(run.spec, name, ray=options.ray, until=options.until)
 
 
 def _watched(run: Prepared, driver: _Failing, display: Display) -> Result | StageResult:
     alive = run.admission.verdict is Verdict.ALIVE
     quiet = isinstance(driver, remote.JobDriver) and driver.show_logs
-    view, asked = watch(
-        run.run, driver, _SayOnly(display) if quiet else display, stale=None if alive else run.seen.result
-    )
-    if isinstance(driver, remote.JobDriver):
-        driver.tidy()
+    shown = _SayOnly(display) if quiet else display
+    try:
+        view, asked = watch(run.run, driver, shown, stale=None if alive else run.seen.result)
+    finally:
+        if isinstance(driver, remote.JobDriver):
+            driver.tidy()
     if view.result is not None:
         if isinstance(driver, submit.LocalDriver):
             driver.log.unlink(missing_ok=True)

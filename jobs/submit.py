@@ -71,8 +71,10 @@ class LocalDriver:
         """Why the driver is gone though it wrote no result."""
         code = self.process.wait()
         tail = last_lines(self.log)
-        if tail and tail[-1].startswith("highwater: "):
-            return DriverError(tail[-1].removeprefix("highwater: "), reason_of(code))
+        for mark in ("highwater: ", "python -m trainers.run: error: "):
+            if tail and tail[-1].startswith(mark):
+                self.log.unlink(missing_ok=True)
+                return DriverError(tail[-1].removeprefix(mark), reason_of(code))
         return DriverError(
             f"the driver of {self.name} {_ended(code)} before it could write a result; its output is in {self.log}",
             reason_of(code),
@@ -118,8 +120,8 @@ def driver_environment(spec: JobSpec, environ: Mapping[str, str]) -> dict[str, s
     return defaults | dict(environ) | {SPEC_VARIABLE: json.dumps(spec.model_dump(mode="json"))}
 
 
-def require_train_extra(modules: Sequence[str] = ("torch", "ray")) -> None:
-    """Raise `MissingExtraError` unless a driver can run on this machine; imports nothing."""
+def require_train_extra(modules: Sequence[str]) -> None:
+    """Raise `MissingExtraError` unless a driver that needs these modules can run on this machine; imports nothing."""
     missing = [module for module in modules if find_spec(module) is None]
     if missing:
         raise MissingExtraError(

@@ -32,7 +32,7 @@
     const { resolve, done } = palette();
     const revive = (key, value) =>
       typeof value === "string" && value.startsWith("var(--") ? resolve(value) : value;
-    const config = { responsive: !width, displaylogo: false, showLink: false, plotlyServerURL: "",
+    const config = { responsive: !width, displaylogo: false, displayModeBar: coarse.matches ? false : "hover", showLink: false, plotlyServerURL: "",
       modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
     for (const { box, drawing, source } of charts) {
       box.classList.add("drawn");

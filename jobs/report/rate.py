@@ -9,7 +9,8 @@ from jobs.report.thin import TREND_POINTS, evenly, extremes, present, trend
 from jobs.report.view import RunView, section
 
 TITLE = "Learning rate"
-JITTER_SHARE = 0.02
+JITTER = 0.1
+"""Steps this far from the median, as a share of the peak, are drawn apart if more than 1 % of the steps are."""
 
 
 def panel(view: RunView) -> Panel:
@@ -46,8 +47,8 @@ def _series(steps: list[float], rates: list[float]) -> tuple[list[Series], list[
     """One clean line for a smooth schedule; raw and median where lengths of sequences scale the rate."""
     xs, ys = trend(steps, rates)
     places = evenly(len(rates), TREND_POINTS)
-    apart = sum(abs(rates[i] - y) for i, y in zip(places, ys, strict=True)) / len(ys)
-    if apart <= JITTER_SHARE * max(rates):
+    apart = sum(abs(rates[i] - y) > JITTER * max(rates) for i, y in zip(places, ys, strict=True))
+    if apart <= len(ys) / 100:
         xs, ys = extremes(steps, rates)
         return [Series("learning rate", xs, ys, "trend", "blue")], xs, ys
     raw = Series("each step, scaled by its sequence length", *extremes(steps, rates), "faint", "blue")

@@ -120,7 +120,7 @@ def attempt(number: int, started: float, resumed: int, workers: int = 2, **chang
     checkpoint = f"checkpoints/{resumed:08d}-0001" if resumed else None
     row = {"number": number, "started_at": started, "host": "node-7.example", "resumed_step": resumed}
     row |= {"checkpoint": checkpoint, "workers": workers, "batch": 32 // workers, "accumulation": 1}
-    return row | {"environment": environment, "spec": SPEC | changes}
+    return row | {"environment": environment, "spec": SPEC | {"workers": workers} | changes}
 
 
 def event(kind: str, time: float, message: str, step: int | None = None) -> Row:
@@ -135,7 +135,8 @@ def a_run(name: str = "language-2026-07-01", store: MemoryStore | None = None) -
     first = step_rows(1, KILLED, START + 9)
     second = step_rows(RESUMED + 1, STEPS, START + 5000, seed=9, pace=0.7)
     run.write("attempts/0001.json", attempt(1, START + 5, 0))
-    run.write("attempts/0002.json", attempt(2, START + 4990, RESUMED, workers=1))
+    fewer = {"batch": 32, "storage": "s3://runs/<b>here</b>"}
+    run.write("attempts/0002.json", attempt(2, START + 4990, RESUMED, workers=1, **fewer))
     message = "Read 233 documents: 1,229,014 tokens to train on, 131,550 held out, 2.1 % of them unknown words."
     run.write("stages/data.json", {"stage": "data", "seconds": 3.4, "facts": FACTS, "message": message, "time": START + 4})
     put_rows(run, "metrics", 1, with_evaluations(first, [402.0, 251.3, 198.2]))

@@ -126,7 +126,8 @@ def test_a_run_without_its_spec_is_not_begun_anew() -> None:
 
 
 def test_a_step_to_go_on_from_is_told() -> None:
-    assert admit(seen(checkpoint="checkpoints/00000007-0001"), small_spec(), NOW).note == "run first goes on from step 7"
+    had = seen(checkpoint="checkpoints/00000007-0001")
+    assert admit(had, small_spec(), NOW).note == "run first goes on from step 7"
     assert "begins at step 0" in admit(seen(), small_spec(), NOW).note
 
 

@@ -19,7 +19,7 @@ def test_run_returns_the_record_and_prints_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(submit, "DRIVER_MODULE", "tests.unit.fakedriver")
-    monkeypatch.setattr(submit, "require_train_extra", lambda: None)
+    monkeypatch.setattr(submit, "require_train_extra", lambda modules: None)
     monkeypatch.setenv("FAKE_MODE", "done")
     result = api.run("language", set=["epochs=1"], name="x", storage=str(tmp_path), progress=False)
     assert isinstance(result, api.Result)

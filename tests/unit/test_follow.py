@@ -184,6 +184,14 @@ def test_rows_that_are_null_or_unknown_do_no_harm(fake: FakeRun) -> None:
     assert follower.view.best is None
 
 
+def test_a_stage_is_told_once_though_it_is_an_event_too(fake: FakeRun) -> None:
+    follower = Follower(fake.dir)
+    fake.dir.write("stages/data.json", {"message": "prepared", "time": 1.0})
+    assert kinds(follower.poll()) == ["stage"]
+    fake.append("events", {"kind": "stage", "message": "prepared", "time": 1.0})
+    assert follower.poll() == []
+
+
 def test_follow_bears_a_store_that_fails_for_a_moment(fake: FakeRun) -> None:
     class Flaky(Follower):
         calls = 0
@@ -262,7 +270,7 @@ def test_an_end_is_told_with_metric_and_baseline(fake: FakeRun) -> None:
     follower = Follower(fake.dir)
     fake.result()
     (update,) = follower.poll()
-    assert line(follower.view, update).endswith("done in 6:40: Trained 3 epochs. Best perplexity 200 (baseline 700).")
+    assert line(follower.view, update).endswith("done in 6:40: Trained 3 epochs; best perplexity 200 (baseline 700)")
     assert sizes(follower.view) == "batch 16 x 2 workers, global batch 32"
     assert progress(follower.view).startswith("step 300/300  epoch 3")
 

@@ -30,7 +30,7 @@ from tests.unit.jobserver import Cluster, serve
 @pytest.fixture
 def drive(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., tuple[Result | StageResult, str]]:
     monkeypatch.setattr(submit, "DRIVER_MODULE", "tests.unit.fakedriver")
-    monkeypatch.setattr(submit, "require_train_extra", lambda: None)
+    monkeypatch.setattr(submit, "require_train_extra", lambda modules: None)
     monkeypatch.setenv("TMPDIR", str(tmp_path))
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
 
