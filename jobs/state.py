@@ -37,7 +37,7 @@ STATES: dict[Reason, State] = {
 
 #: Further attempts that each reason is worth while no step is gained. Preemption is not the run's fault, yet
 #: bounded; a lost worker may be a bad node; what is wrong in the spec, the data or the code stays wrong.
-RETRIES: dict[Reason, int] = {reason: 0 for reason in Reason} | {Reason.PREEMPTED: 20, Reason.WORKER_LOST: 3}
+RETRIES: dict[Reason, int] = dict.fromkeys(Reason, 0) | {Reason.PREEMPTED: 20, Reason.WORKER_LOST: 3}
 
 
 @dataclass(frozen=True)

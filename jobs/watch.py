@@ -23,8 +23,10 @@ TICK_S = 0.1
 class Driver(Protocol):
     """What drives a run, as far as a watcher needs it."""
 
-    alive: Callable[[Lease], bool] | None
-    """Judges the run's lease; None if `ended` tells all."""
+    @property
+    def alive(self) -> Callable[[Lease], bool] | None:
+        """Judges the run's lease; None if `ended` tells all."""
+        ...
 
     def ended(self) -> bool:
         """Whether the driver is gone; the run directory then changes no more."""

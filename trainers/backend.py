@@ -16,8 +16,7 @@ from typing import Literal, Protocol
 
 import torch
 import torch.distributed as dist
-import torch.multiprocessing as mp
-from torch.multiprocessing.spawn import ProcessContext
+from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, ProcessRaisedException, start_processes
 
 from jobs.errors import HighwaterError, Reason
 from jobs.spec import JobSpec
@@ -72,7 +71,7 @@ class Processes:
         if spec.workers == 1:
             return run_rank(job, Alone(), device_of(spec, 0))
         with tempfile.TemporaryDirectory(prefix="highwater-ranks-") as folder:
-            context = mp.start_processes(  # type: ignore[no-untyped-call]
+            context = start_processes(  # type: ignore[no-untyped-call]  # torch annotates it in part
                 _rank_process, (job, folder, spec.workers), nprocs=spec.workers, join=False, start_method=self._start
             )
             _join(context, Path(folder), abort)
@@ -88,9 +87,9 @@ def _join(context: ProcessContext, folder: Path, abort: Callable[[], bool]) -> N
         while not context.join(timeout=0.5):
             if abort():
                 raise HighwaterError("aborted", Reason.LEASE_LOST)
-    except mp.ProcessExitedException as error:
+    except ProcessExitedException as error:
         raise HighwaterError(f"a worker process was lost: {error}", Reason.WORKER_LOST) from error
-    except mp.ProcessRaisedException as error:
+    except ProcessRaisedException as error:
         raise _told(folder) from error
     finally:
         for process in context.processes:

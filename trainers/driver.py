@@ -136,7 +136,7 @@ class Driver:
         )
         try:
             outcome = self.backend.fit(job, self.spec, lambda: self.keeper.lost is not None)
-        except Exception as error:  # noqa: BLE001 - whatever a rank raised, sorted by cause
+        except Exception as error:  # Whatever a rank raised: `classify` sorts it.
             log.warning("attempt %d failed", attempt.number, exc_info=error)
             return *classify(error), None
         return outcome.reason, outcome.message, outcome
@@ -276,5 +276,3 @@ class Driver:
 def finite(metrics: dict[str, Any]) -> dict[str, float]:
     """The metrics that are numbers: JSON has no others."""
     return {name: value for name, value in metrics.items() if isinstance(value, int | float) and math.isfinite(value)}
-
-

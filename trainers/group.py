@@ -44,7 +44,7 @@ class Alone:
         """The model itself."""
         return model
 
-    def reduce(self, values: torch.Tensor, op: Op = "sum") -> torch.Tensor:
+    def reduce(self, values: torch.Tensor, op: Op = "sum") -> torch.Tensor:  # noqa: ARG002 - the Protocol's
         """The values themselves."""
         return values.clone()
 

@@ -171,7 +171,7 @@ def take_step(session: Session, step: Step, pending: Pending) -> None:
         with contextlib.nullcontext() if is_last else no_sync(session.wrapped):
             with torch.autocast(device.type, session.dtype, enabled=session.dtype != torch.float32):
                 loss = session.task.loss(session.wrapped, batch, session.carries[micro])
-            session.scaler.scale(loss.total / len(step.micros)).backward()
+            torch.autograd.backward(session.scaler.scale(loss.total / len(step.micros)))
         session.carries[micro] = loss.carry
         shown.append(loss.shown)
     session.scaler.unscale_(session.optimizer)

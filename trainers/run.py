@@ -149,7 +149,7 @@ def signals_as_stop() -> Iterator[threading.Event]:
     stop = threading.Event()
     before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
 
-    def ask(number: int, frame: FrameType | None) -> None:
+    def ask(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - what signal.signal calls
         stop.set()
         signal.signal(number, signal.SIG_DFL)
 

@@ -123,7 +123,11 @@ class RunWorker:
         device = session.shard.device
         session.load_shared(checkpoint.load_shared(self._run, manifest, device))
         shard = session.shard
-        if (manifest.workers, manifest.batch, manifest.accumulation) == (shard.workers, shard.batch, shard.accumulation):
+        if (manifest.workers, manifest.batch, manifest.accumulation) == (
+            shard.workers,
+            shard.batch,
+            shard.accumulation,
+        ):
             session.load_rank(self._read_rank(manifest, shard.rank, device))
             return
         if manifest.workers * manifest.batch * manifest.accumulation != shard.global_batch:

@@ -31,11 +31,11 @@ def _chart(view: RunView, steps: list[float], norms: list[float]) -> Chart:
     return Chart(
         "norms",
         _finding(norms, clip),
-        "The gradient says how strongly a step pulls at the weights; sudden peaks mean unstable training"
+        "The norm of the gradient says how strongly a step pulls at the weights; sudden peaks mean unstable training"
         + (", and what is above the dashed line was scaled down to it." if clip is not None else "."),
         series,
         "optimizer step",
-        "L2 norm of the gradient before clipping" if clip is not None else "L2 norm of the gradient",
+        "gradient norm (L2, no unit)",
         epochs=epoch_ticks(view.steps),
         lines=view.restarts,
         logarithmic=steep([y for line in series for y in line.ys]),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jobs.report.axes import active_time
 from jobs.report.panel import Panel, scroll
-from jobs.report.text import Html, duration, finite, join, number, share, table, tag
+from jobs.report.text import Html, duration, finite, join, number, plural, share, table, tag
 from jobs.report.view import RunView, numbers, section
 from jobs.spec import flatten
 
@@ -61,8 +61,8 @@ def compare(value: float, baseline: float) -> str:
 def _ending(view: RunView) -> Html:
     """How the run ended, or why this is not the end."""
     if view.result is not None:
-        message, reason = view.result.get("message"), view.result.get("reason")
-        return tag("p", f"Ended because: {message or 'no message was left'} (reason: {reason or 'unknown'}).")
+        message = view.result.get("message") or "It ended without a message."
+        return tag("p", f"{message} (Reason: {view.result.get('reason') or 'unknown'}.)")
     if state(view) == "not started":
         return tag("p", "Training has not started: no attempt has been recorded yet.")
     return tag("p", "The run had not ended when this report was made; make it again to see what happened since.")
@@ -95,7 +95,7 @@ def _steps(view: RunView) -> str:
     planned = finite(result.get("steps")) or finite(view.spec.get("steps"))
     epochs = finite(view.spec.get("epochs"))
     words = number(done) if planned in (None, done) else f"{number(done)} of {number(planned)}"
-    return f"{words} ({number(epochs)} epochs planned)" if epochs else words
+    return f"{words} ({plural(epochs, 'epoch')})" if epochs else words
 
 
 def _global_batch(view: RunView) -> str:
@@ -132,10 +132,13 @@ def _metrics(view: RunView) -> Html:
     if not names:
         return Html("")
     rows = [
-        [name, *(number(part.get(name)) if name in part else "-" for part in (best, last, view.baseline))]
+        [
+            name.replace("_", " "),
+            *(number(part.get(name)) if name in part else "-" for part in (best, last, view.baseline)),
+        ]
         for name in names
     ]
-    head = ("Metric", "Best checkpoint", "Last evaluation", "Baseline")
+    head = ("Metric", "Best", "Last", "Baseline")
     return scroll(table(head, rows, "Metrics beside the baseline"), "Metrics beside the baseline")
 
 

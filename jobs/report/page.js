@@ -4,6 +4,7 @@
   const root = document.documentElement;
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const narrow = matchMedia("(max-width: 40rem)");
+  const hovers = matchMedia("(hover: hover)");
   const coarse = matchMedia("(pointer: coarse)");
   const button = document.getElementById("theme");
   const charts = [...document.querySelectorAll(".chart")].map((box) => ({
@@ -32,8 +33,8 @@
     const { resolve, done } = palette();
     const revive = (key, value) =>
       typeof value === "string" && value.startsWith("var(--") ? resolve(value) : value;
-    const config = { responsive: !width, displaylogo: false, displayModeBar: coarse.matches ? false : "hover", showLink: false, plotlyServerURL: "",
-      modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"] };
+    const config = { responsive: !width, displaylogo: false, displayModeBar: hovers.matches && !narrow.matches ? "hover" : false, showLink: false, plotlyServerURL: "",
+      modeBarButtons: [["toImage", "zoom2d", "pan2d", "resetScale2d"]] }; // named, so that none sends data away
     for (const { box, drawing, source } of charts) {
       box.classList.add("drawn");
       const { data, layout } = JSON.parse(source, revive);
@@ -41,10 +42,13 @@
       for (const axis of [layout.xaxis, layout.yaxis, layout.xaxis2]) {
         if (axis) Object.assign(axis, { tickcolor: soft, fixedrange: coarse.matches });
       }
-      if (narrow.matches) layout.xaxis.nticks = 5;
+      if (narrow.matches) {
+        layout.xaxis.nticks = 5;
+        if (layout.xaxis2) layout.xaxis2.title.text = "finished epochs";
+      }
       Plotly.react(drawing, data, {
         ...layout,
-        width, autosize: !width, showlegend: false, hovermode: "x unified",
+        width: width || drawing.clientWidth, autosize: !width, showlegend: false, hovermode: "x unified",
         dragmode: coarse.matches ? false : "zoom",
         paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
         font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: soft },
@@ -62,6 +66,7 @@
     draw();
   });
   dark.addEventListener("change", () => draw());
+  narrow.addEventListener("change", () => draw());
   // Paper is white and narrower than the window.
   let before;
   addEventListener("beforeprint", () => { before = root.dataset.theme; root.dataset.theme = "light"; draw(680); });

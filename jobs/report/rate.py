@@ -47,7 +47,8 @@ def _series(steps: list[float], rates: list[float]) -> tuple[list[Series], list[
     """One clean line for a smooth schedule; raw and median where lengths of sequences scale the rate."""
     xs, ys = trend(steps, rates)
     places = evenly(len(rates), TREND_POINTS)
-    apart = sum(abs(rates[i] - y) > JITTER * max(rates) for i, y in zip(places, ys, strict=True))
+    allowed = JITTER * max(rates)
+    apart = sum(abs(rates[i] - y) > allowed for i, y in zip(places, ys, strict=True))
     if apart <= len(ys) / 100:
         xs, ys = extremes(steps, rates)
         return [Series("learning rate", xs, ys, "trend", "blue")], xs, ys

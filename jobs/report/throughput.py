@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from array import array
 
 from jobs.report.axes import active_time, clock_of, rates, sample
@@ -20,15 +19,15 @@ BANDS = 80
 def panel(view: RunView) -> Panel:
     """Units per second over training time."""
     clock = active_time(view.steps)
-    speeds = rates(view.steps, clock)
-    if len(present(clock, speeds)[0]) < 2:
+    times, speeds = present(clock, rates(view.steps, clock))
+    if len(times) < 2:
         return missing("throughput", TITLE, "There is no throughput yet: it needs at least three training steps.")
-    return Panel("throughput", TITLE, charts=[_chart(view, clock, speeds)])
+    return Panel("throughput", TITLE, charts=[_chart(view, clock, times, speeds)])
 
 
-def _chart(view: RunView, clock: array[float], speeds: array[float]) -> Chart:
+def _chart(view: RunView, clock: array[float], times: list[float], speeds: list[float]) -> Chart:
     scale, unit = _scale(clock[-1])
-    axis = array("d", [time / scale for time in clock])
+    axis = [time / scale for time in times]
     xs, ys = trend(axis, speeds)
     typical = sorted(ys)[len(ys) // 2]
     pauses = _pauses(view, clock)
@@ -45,7 +44,7 @@ def _chart(view: RunView, clock: array[float], speeds: array[float]) -> Chart:
         ],
         f"training time ({unit})",
         f"{view.unit} per second",
-        lines=_restarts(view, axis),
+        lines=[time / scale for time in _restarts(view, clock)],
         bands=[(start / scale, end / scale) for start, end in sorted(longest)],
         head=(f"Training time ({unit})", f"{view.unit} per second (median)"),
         rows=[(xs[i], float(f"{ys[i]:.4g}")) for i in sample(len(xs))],
@@ -75,9 +74,11 @@ def _span(view: RunView, clock: array[float], row: Row) -> tuple[float, float] |
     if time is None or not seconds or seconds <= 0:
         return None
     end = clock_of(view.steps, clock, time)
-    return None if end is None else (max(0.0, end - seconds), min(end, clock[-1]))
+    if end is None or end - seconds >= clock[-1]:  # after the last step there is no training to pause
+        return None
+    return max(0.0, end - seconds), min(end, clock[-1])
 
 
-def _restarts(view: RunView, axis: array[float]) -> list[float]:
+def _restarts(view: RunView, clock: array[float]) -> list[float]:
     attempts = view.steps.attempt
-    return [axis[i] for i in range(1, len(axis)) if attempts[i] != attempts[i - 1] and math.isfinite(axis[i])]
+    return [clock[i] for i in range(1, len(clock)) if attempts[i] != attempts[i - 1]]

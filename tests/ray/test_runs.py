@@ -24,7 +24,14 @@ from tests.unit.tiny import curve, document
 
 pytestmark = pytest.mark.ray
 ROOT = Path(__file__).resolve().parents[2]
-ENVIRONMENT = os.environ | {"RAY_AUTH_MODE": "disabled", "RAY_USAGE_STATS_ENABLED": "0"}
+BIN = Path(sys.executable).parent
+ENVIRONMENT = os.environ | {
+    "RAY_AUTH_MODE": "disabled",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    # Jobs run the `python` that the head finds, as in an image; a test's head need not wait for its drain.
+    "PATH": f"{BIN}{os.pathsep}{os.environ['PATH']}",
+    "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0",
+}
 ENVIRONMENT.pop("RAY_ADDRESS", None)
 
 
@@ -130,7 +137,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     port, dashboard = free_port(), free_port()
     folder = Path("/tmp") / f"hw-ray-{os.getpid()}"  # Ray's socket paths must stay under 108 characters
     command = [
-        *(str(Path(sys.executable).with_name("ray")), "start", "--head", "--block", f"--port={port}"),
+        *(str(BIN / "ray"), "start", "--head", "--block", f"--port={port}"),
         *("--num-cpus=4", f"--dashboard-port={dashboard}", f"--temp-dir={folder}", "--object-store-memory=200000000"),
         *("--disable-usage-stats", "--node-ip-address=127.0.0.1", f"--dashboard-agent-listen-port={free_port()}"),
     ]
@@ -174,7 +181,7 @@ def test_a_ray_that_is_there_is_used_and_left_running(tmp_path: Path, cluster: C
 def test_the_stock_ray_job_submit_runs_the_same(tmp_path: Path, cluster: Cluster) -> None:
     path = tmp_path / "spec.json"
     path.write_text(spec(tmp_path), encoding="utf-8")
-    ray = str(Path(sys.executable).with_name("ray"))
+    ray = str(BIN / "ray")
     # A working directory with the packages alone: the checkout beside them holds a virtual environment.
     packages = tmp_path / "code"
     packages.mkdir()
@@ -191,7 +198,7 @@ def test_the_stock_ray_job_submit_runs_the_same(tmp_path: Path, cluster: Cluster
 
 
 def test_the_jobs_api_runs_the_same(tmp_path: Path, cluster: Cluster) -> None:
-    command = [str(Path(sys.executable).with_name("highwater")), "run", spec(tmp_path, steps=30), "--name", "api"]
+    command = [str(BIN / "highwater"), "run", spec(tmp_path, steps=30), "--name", "api"]
     command += ["--ray", cluster.dashboard, "--json"]
     done = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=180, check=False)
     assert done.returncode == 0, done.stdout + done.stderr

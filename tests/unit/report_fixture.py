@@ -1,55 +1,16 @@
-"""A store in memory and a plausible run for tests of the report. Nothing here is used in production."""
+"""A plausible run for tests of the report: two attempts, evaluations, decisions, examples."""
 
 from __future__ import annotations
 
 import json
 import math
 import random
-from pathlib import Path
-from typing import Any
 
-from jobs.errors import ExistsError, NotFoundError
-from jobs.rundir import Entry, Row, RunDir, segment_key
+from jobs.rundir import Row, RunDir, segment_key
+from tests.unit.stores import MemoryStore
 
 START = 1_782_000_000.0
 STEPS, EPOCH, RESUMED, KILLED = 600, 100, 340, 371
-
-
-class MemoryStore:
-    """An `ObjectStore` whose objects are in `objects`."""
-
-    uri = "memory://runs"
-    flush_s = 0.0
-
-    def __init__(self) -> None:
-        self.objects: dict[str, bytes] = {}
-
-    def get(self, key: str) -> bytes:
-        if key not in self.objects:
-            raise NotFoundError(f"no object {key}")
-        return self.objects[key]
-
-    def put(self, key: str, data: bytes, *, if_absent: bool = False) -> None:
-        if if_absent and key in self.objects:
-            raise ExistsError(f"there is {key} already")
-        self.objects[key] = data
-
-    def get_file(self, key: str, path: Path) -> None:
-        path.write_bytes(self.get(key))
-
-    def put_file(self, key: str, path: Path) -> None:
-        self.put(key, path.read_bytes())
-
-    def names(self) -> list[str]:
-        return sorted({key.split("/")[0] for key in self.objects})
-
-    def delete(self, keys: list[str]) -> None:
-        for key in keys:
-            self.objects.pop(key, None)
-
-    def list(self, prefix: str) -> Any:
-        found = sorted(key for key in self.objects if key.startswith(prefix))
-        return [Entry(key, len(self.objects[key]), START) for key in found]
 
 
 def put_rows(run: RunDir, stream: str, attempt: int, rows: list[Row], segment: int = 0) -> None:
@@ -75,7 +36,11 @@ def step_rows(first: int, last: int, start: float, seed: int = 0, pace: float = 
 
 def eval_row(step: int, perplexity: float, time: float, best: bool = True) -> Row:
     """One evaluation."""
-    metrics = {"loss": math.log(perplexity), "perplexity": perplexity, "bits_per_character": math.log2(perplexity) / 5.4}
+    metrics = {
+        "loss": math.log(perplexity),
+        "perplexity": perplexity,
+        "bits_per_character": math.log2(perplexity) / 5.4,
+    }
     row = {"kind": "eval", "step": step, "epoch": step // EPOCH, "metrics": metrics, "best": best}
     return row | {"seconds": 2.9, "time": time}
 
@@ -94,10 +59,7 @@ FACTS: Row = {
     "documents": 233, "tokens_train": 1_229_014, "tokens_valid": 131_550, "vocabulary": 12_418,
     "unknown_share": 0.0213, "baseline": BASELINE,
 }  # fmt: skip
-TOKENS = (
-    "the secretary of the treasury has submitted a plan for the redemption of the specie , and congress "
-    "will consider whether the seigniorage on silver bullion ( now idle ) shall be coined ."
-).split()
+TOKENS = ["the", "secretary", "of", "the", "treasury", "has", "submitted", "a", "plan", "for", "the", "redemption", "of", "the", "specie", ",", "and", "congress", "will", "consider", "whether", "the", "seigniorage", "on", "silver", "bullion", "(", "now", "idle", ")", "shall", "be", "coined", "."]
 NATS = [1.2, 4.4, 0.2, 0.4, 2.6, 2.2, 5.1, 0.9, 3.8, 1.0, 0.8, 7.4, 0.1, 0.5, 8.8, 1.1, 1.4, 5.2, 2.0, 6.1, 4.7, 1.2]
 NATS += [12.9, 2.2, 5.0, 3.3, 5.1, 3.9, 9.6, 0.4, 4.6, 0.9, 6.5, 0.6]
 EXAMPLES: Row = {
@@ -116,7 +78,13 @@ EXAMPLES: Row = {
 
 def attempt(number: int, started: float, resumed: int, workers: int = 2, **changes: object) -> Row:
     """One start of the workers."""
-    environment = {"python": "3.11.9", "torch": "2.11.0", "ray": "2.60.0", "devices": ["cpu", "cpu"], "commit": "4f1c2aa"}
+    environment = {
+        "python": "3.11.9",
+        "torch": "2.11.0",
+        "ray": "2.60.0",
+        "devices": ["cpu", "cpu"],
+        "commit": "4f1c2aa",
+    }
     checkpoint = f"checkpoints/{resumed:08d}-0001" if resumed else None
     row = {"number": number, "started_at": started, "host": "node-7.example", "resumed_step": resumed}
     row |= {"checkpoint": checkpoint, "workers": workers, "batch": 32 // workers, "accumulation": 1}
@@ -138,7 +106,9 @@ def a_run(name: str = "language-2026-07-01", store: MemoryStore | None = None) -
     fewer = {"batch": 32, "storage": "s3://runs/<b>here</b>"}
     run.write("attempts/0002.json", attempt(2, START + 4990, RESUMED, workers=1, **fewer))
     message = "Read 233 documents: 1,229,014 tokens to train on, 131,550 held out, 2.1 % of them unknown words."
-    run.write("stages/data.json", {"stage": "data", "seconds": 3.4, "facts": FACTS, "message": message, "time": START + 4})
+    run.write(
+        "stages/data.json", {"stage": "data", "seconds": 3.4, "facts": FACTS, "message": message, "time": START + 4}
+    )
     put_rows(run, "metrics", 1, with_evaluations(first, [402.0, 251.3, 198.2]))
     put_rows(run, "metrics", 2, with_evaluations(second, [171.9, 152.6, 149.8]))
     put_rows(run, "events", 1, [
@@ -166,7 +136,9 @@ def with_evaluations(rows: list[Row], perplexities: list[float]) -> list[Row]:
             time = row["time"] + 3
             found.append(eval_row(row["step"], left.pop(0), time))
             key = f"checkpoints/{row['step']:08d}-0001"
-            found.append({"kind": "checkpoint", "step": row["step"], "key": key, "bytes": 9, "seconds": 0.1, "time": time + 0.1})
+            found.append(
+                {"kind": "checkpoint", "step": row["step"], "key": key, "bytes": 9, "seconds": 0.1, "time": time + 0.1}
+            )
     return found
 
 

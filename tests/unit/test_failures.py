@@ -28,8 +28,14 @@ def wrapped(cause: Exception) -> Exception:
     [
         (LossNanError("nan at step 3"), Reason.LOSS_NAN),
         (wrapped(DataError("no rows")), Reason.BAD_DATA),
-        (WorkerGroupError({0: LossNanError("nan"), 1: RuntimeError("Connection closed by peer [::1]:1")}), Reason.LOSS_NAN),
-        (WorkerGroupError({0: RuntimeError("Connection closed by peer"), 1: ActorDiedError("gone")}), Reason.WORKER_LOST),
+        (
+            WorkerGroupError({0: LossNanError("nan"), 1: RuntimeError("Connection closed by peer [::1]:1")}),
+            Reason.LOSS_NAN,
+        ),
+        (
+            WorkerGroupError({0: RuntimeError("Connection closed by peer"), 1: ActorDiedError("gone")}),
+            Reason.WORKER_LOST,
+        ),
         (ActorDiedError("gone"), Reason.WORKER_LOST),
         (torch.OutOfMemoryError("CUDA out of memory"), Reason.OUT_OF_MEMORY),
         (

@@ -39,7 +39,11 @@ def test_a_stopped_run_goes_on_bit_for_bit(stop_at: int, kind: str, monkeypatch:
     torch.manual_seed(12345)  # The new process starts from other random states.
     second, resumed = run(spec, MemoryWorker(saved=stopped.saved))
     assert stopped.curve() + resumed.curve() == straight.curve()
-    assert (second.metrics, second.best_metrics, second.best_step) == (whole.metrics, whole.best_metrics, whole.best_step)
+    assert (second.metrics, second.best_metrics, second.best_step) == (
+        whole.metrics,
+        whole.best_metrics,
+        whole.best_step,
+    )
 
 
 def test_a_run_resumed_at_its_very_end_is_done() -> None:
@@ -61,7 +65,9 @@ def test_the_loss_that_is_not_a_number_ends_the_run_before_it_is_saved() -> None
 
 
 def test_early_stop_ends_after_the_set_number_of_bad_evaluations() -> None:
-    spec = toy_spec(epochs=30, learning_rate=1e-9, schedule=Schedule(kind="constant"), evaluation=Evaluation(patience=2))
+    spec = toy_spec(
+        epochs=30, learning_rate=1e-9, schedule=Schedule(kind="constant"), evaluation=Evaluation(patience=2)
+    )
     task = {"dropout": 0.0}
     ended, worker = run(spec, **task)
     assert ended.reason is Reason.DONE
@@ -122,7 +128,10 @@ def test_gradients_are_clipped_and_their_norm_is_told() -> None:
 
 def test_nt_asgd_evaluates_the_mean_once_it_has_begun() -> None:
     spec = toy_spec(
-        epochs=12, learning_rate=0.5, optimizer=Optimizer(kind="nt-asgd", trigger_evaluations=1), schedule=Schedule(kind="constant")
+        epochs=12,
+        learning_rate=0.5,
+        optimizer=Optimizer(kind="nt-asgd", trigger_evaluations=1),
+        schedule=Schedule(kind="constant"),
     )
     session, worker = toy_session(spec), MemoryWorker()
     train(session, worker)

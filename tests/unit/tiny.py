@@ -10,7 +10,6 @@ from jobs.rundir import RunDir
 from jobs.spec import JobSpec
 from jobs.specfile import spec_from_json
 
-
 #: Enough for masks to matter, little enough for so small a network to learn.
 DROPOUT = {f"dropout_{part}": 0.1 for part in ("output", "hidden", "input", "embedding", "weight")}
 
