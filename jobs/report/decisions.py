@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from jobs.report.panel import Panel, missing, scroll
 from jobs.report.text import duration, finite, join, moment, number, plural, table, tag
 from jobs.report.view import RunView, section
@@ -30,14 +32,20 @@ def panel(view: RunView) -> Panel:
 
 
 def happenings(view: RunView) -> list[Happening]:
-    """All of it in order of time; what has no time keeps its place among its neighbours, stages first."""
+    """All of it in order of time."""
     found = [*map(_stage, view.stages), *map(_attempt, range(len(view.attempts)), [view] * len(view.attempts))]
     found += [_event(row) for row in view.events]
     if view.result is not None:
         found.append(_end(view.result))
-    early = float("-inf")
-    timed = [(early if one[0] is None else one[0], index, one) for index, one in enumerate(found)]
+    timed = [(_place(one), index, one) for index, one in enumerate(found)]
     return [one for _, _, one in sorted(timed, key=lambda item: item[:2])]
+
+
+def _place(one: Happening) -> float:
+    """What has no time comes first, but the end comes last."""
+    time, _, what, _ = one
+    untimed = math.inf if what == "end" else -math.inf
+    return untimed if time is None else time
 
 
 def _stage(row: Row) -> Happening:

@@ -24,13 +24,13 @@ def panel(view: RunView) -> Panel:
 def _chart(view: RunView, steps: list[float], rates: list[float]) -> Chart:
     series, xs, ys = _series(steps, rates)
     peak = max(ys)
-    top = xs[ys.index(peak)]
+    top, shown = xs[ys.index(peak)], float(f"{peak:.3g}")
     kind = section(view.spec, "schedule").get("kind")
     return Chart(
         "rates",
-        f"The rate stayed at {number(peak)}"
+        f"The rate stayed at {number(shown)}"
         if min(ys) == peak
-        else f"The rate peaked at {number(peak)} near step {number(top)} and stands at {number(ys[-1])}",
+        else f"The rate peaked at {number(shown)} near step {number(top)} and stands at {number(ys[-1])}",
         "The learning rate is the size of the steps that the weights take"
         + (f"; its schedule is {kind}." if kind else "; a schedule makes it rise and fall."),
         series,

@@ -50,7 +50,7 @@ SPEC: Row = {
     "optimizer": {"kind": "adamw", "betas": [0.9, 0.99], "weight_decay": 0.1, "eps": 1e-8},
     "schedule": {"kind": "one-cycle", "warmup_share": 0.25, "start_divisor": 25.0, "end_divisor": 1e4},
     "clip_norm": 0.4, "precision": "auto", "seed": 0, "workers": 2, "storage": "runs",
-    "data": {"source": "bundled:sotu", "vocabulary": "word", "lower_case": True, "min_count": 2, "validation_share": 0.1},
+    "data": {"source": "bundled:sotu", "vocabulary": "word", "lower_case": True, "validation_share": 0.1},
     "model": {"kind": "awd-lstm", "embedding": 200, "hidden": 400, "layers": 2, "dropout_output": 0.1},
     "bptt": 64, "bptt_jitter": {"half_share": 0.05, "std": 5.0},
 }  # fmt: skip
@@ -59,7 +59,42 @@ FACTS: Row = {
     "documents": 233, "tokens_train": 1_229_014, "tokens_valid": 131_550, "vocabulary": 12_418,
     "unknown_share": 0.0213, "baseline": BASELINE,
 }  # fmt: skip
-TOKENS = ["the", "secretary", "of", "the", "treasury", "has", "submitted", "a", "plan", "for", "the", "redemption", "of", "the", "specie", ",", "and", "congress", "will", "consider", "whether", "the", "seigniorage", "on", "silver", "bullion", "(", "now", "idle", ")", "shall", "be", "coined", "."]
+TOKENS = [
+    "the",
+    "secretary",
+    "of",
+    "the",
+    "treasury",
+    "has",
+    "submitted",
+    "a",
+    "plan",
+    "for",
+    "the",
+    "redemption",
+    "of",
+    "the",
+    "specie",
+    ",",
+    "and",
+    "congress",
+    "will",
+    "consider",
+    "whether",
+    "the",
+    "seigniorage",
+    "on",
+    "silver",
+    "bullion",
+    "(",
+    "now",
+    "idle",
+    ")",
+    "shall",
+    "be",
+    "coined",
+    ".",
+]
 NATS = [1.2, 4.4, 0.2, 0.4, 2.6, 2.2, 5.1, 0.9, 3.8, 1.0, 0.8, 7.4, 0.1, 0.5, 8.8, 1.1, 1.4, 5.2, 2.0, 6.1, 4.7, 1.2]
 NATS += [12.9, 2.2, 5.0, 3.3, 5.1, 3.9, 9.6, 0.4, 4.6, 0.9, 6.5, 0.6]
 EXAMPLES: Row = {
