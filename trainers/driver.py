@@ -118,7 +118,6 @@ class Driver:
         seconds = time.monotonic() - began
         record = {"stage": "data", "time": time.time(), "seconds": seconds, "facts": facts, "message": message}
         self.run.write("stages/data.json", record)
-        self.event("data", message)
         return facts
 
     def _attempt(self) -> tuple[Reason, str, Outcome | None]:
@@ -159,15 +158,13 @@ class Driver:
             spec=self.spec.model_dump(mode="json"),
         )
         self.run.write(numbered("attempts/", number), attempt)
-        if newest:
-            self.event("resume", f"going on from the checkpoint of step {newest.step}", step=newest.step)
-            if (newest.workers, newest.batch) != (self.spec.workers, batch):
-                self.event(
-                    "world_size",
-                    f"{self.spec.workers} workers instead of {newest.workers}: the global batch stays "
-                    f"{batch * self.spec.workers * self.spec.accumulation}, dropout masks and last bits differ",
-                    step=newest.step,
-                )
+        if newest and (newest.workers, newest.batch) != (self.spec.workers, batch):
+            self.event(
+                "world_size",
+                f"{self.spec.workers} workers instead of {newest.workers}: the global batch stays "
+                f"{batch * self.spec.workers * self.spec.accumulation}, dropout masks and last bits differ",
+                step=newest.step,
+            )
         return attempt
 
     def _local_paths(self) -> list[str]:
@@ -180,19 +177,18 @@ class Driver:
     # The end
 
     def _conclude(self, reason: Reason, message: str, outcome: Outcome | None) -> Result:
-        """Write the result, after everything else that belongs to the run."""
-        self.event("end", message, reason=reason)
+        """Write the report, and then the result, after everything else that belongs to the run."""
+        log.info("%s: %s", reason, message)
         self.events.flush()
         result = self._result(reason, message, outcome or self._outcome_from_rows(reason, message))
-        # The report shows the result, so it comes after it; what it cannot do must not take the result away.
-        self.run.write("result.json", result)
         try:
             from jobs.report.build import write_report  # plotly is slow to load, and only the end needs it
 
-            write_report(self.run)
+            write_report(self.run, result)
         except Exception:
-            # A report can be made again at any time by `highwater report`.
+            # What the report cannot do must not take the result away; it can be made again at any time.
             log.exception("the report could not be written; `highwater report %s` tries again", self.run.name)
+        self.run.write("result.json", result)
         return result
 
     def _result(self, reason: Reason, message: str, outcome: Outcome) -> Result:

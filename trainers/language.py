@@ -53,7 +53,7 @@ def prepare(spec: LanguageSpec, out: Path) -> dict[str, Any]:
         raise DataError(
             f"prepared data cannot be written to {out} ({error.strerror}); check space and rights"
         ) from error
-    return facts
+    return facts | {"message": message(facts)}
 
 
 def load(spec: LanguageSpec, data: Path, shard: Shard) -> LanguageTask:
@@ -221,6 +221,20 @@ def _facts(
         "characters_per_token": characters / len(targets),
         "baseline": measures(nats, len(targets), characters),
     }
+
+
+def message(facts: dict[str, Any]) -> str:
+    """The facts that decide what can be learned, in one sentence."""
+    split = (
+        f"{facts['validation_documents']} of {facts['documents']} documents held out"
+        if facts["split_by_document"]
+        else "the end of the only document held out"
+    )
+    return (
+        f"{facts['source']}: {facts['training_tokens']:,} training tokens, {split}; {facts['vocabulary_size']:,} "
+        f"{facts['vocabulary']}s known, {facts['validation_unknown_share']:.1%} of held-out tokens unknown; word "
+        f"frequencies alone reach perplexity {facts['baseline']['perplexity']:,.0f}"
+    )
 
 
 def _between_ends(documents: list[Ids], end: int) -> Ids:

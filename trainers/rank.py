@@ -76,9 +76,10 @@ def announce(session: Session, worker: RunWorker) -> None:
     spec, task, plan = session.spec, session.task, session.plan
     parameters = sum(p.numel() for p in session.model.parameters())
     precision = str(session.dtype).removeprefix("torch.")
+    epochs = f"{len(plan.epochs)} epoch{'s' if len(plan.epochs) > 1 else ''}"
     worker.event(
         "plan",
-        f"{plan.steps} steps in {len(plan.epochs)} epochs of a model with {parameters:,} parameters, in {precision}",
+        f"{plan.steps:,} steps in {epochs} of a model with {parameters:,} parameters, in {precision}",
         steps=plan.steps,
         epochs=len(plan.epochs),
         unit=task.unit,

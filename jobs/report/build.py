@@ -6,6 +6,7 @@ import base64
 import hashlib
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from importlib import import_module
 from importlib.resources import files
 from string import Template
@@ -14,7 +15,7 @@ from jobs.report import curves, decisions, details, examples, gradients, headlin
 from jobs.report.panel import Panel, render
 from jobs.report.text import escape, join, tag
 from jobs.report.view import RunView, gather
-from jobs.rundir import RunDir
+from jobs.rundir import Result, RunDir
 
 NAME = "report.html"
 #: The page from top to bottom.
@@ -30,9 +31,15 @@ PANELS: tuple[Callable[[RunView], Panel], ...] = (
 )
 
 
-def write_report(run: RunDir) -> str:
-    """Make the report, put it into the run, and return its URI. Raises what `build_report` and the store raise."""
-    run.store.put(run.key(NAME), build_report(run))
+def write_report(run: RunDir, result: Result | None = None) -> str:
+    """Make the report, put it into the run, and return its URI. Raises what `build_report` and the store raise.
+
+    `result` is how the run ended, for a driver that writes its result after the report: last of all.
+    """
+    view = gather(run)
+    if result is not None:
+        view = replace(view, result=result.model_dump(mode="json"))
+    run.store.put(run.key(NAME), page(view).encode())
     return f"{run.uri}/{NAME}"
 
 

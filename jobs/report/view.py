@@ -104,10 +104,9 @@ class RunView:
 
     @property
     def unit(self) -> str:
-        """What throughput counts, such as `tokens`: the data stage says it, or has a fact such as `tokens_train`."""
-        named = self.facts.get("unit")
-        counted = [key.removesuffix("_train") for key in self.facts if str(key).endswith("_train")]
-        return str(named) if named else (counted[0] if counted else "units")
+        """What throughput counts, such as `tokens`: the plan that the ranks announced says it."""
+        named = [event["unit"] for event in self.events if event.get("kind") == "plan" and event.get("unit")]
+        return str(named[-1]) if named else "units"
 
     @property
     def restarts(self) -> list[float]:

@@ -147,6 +147,7 @@ def a_run(name: str = "language-2026-07-01", store: MemoryStore | None = None) -
     put_rows(run, "metrics", 1, with_evaluations(first, [402.0, 251.3, 198.2]))
     put_rows(run, "metrics", 2, with_evaluations(second, [171.9, 152.6, 149.8]))
     put_rows(run, "events", 1, [
+        event("plan", START + 5, "520 steps in 6 epochs.") | {"unit": "tokens"},
         event("precision", START + 6, "Precision is fp32, since the CPU has no fast bf16."),
         event("batch", START + 6, "Batch is 16 rows per worker as the spec says; the global batch is 32 = 16 x 2 x 1."),
         event("learning_rate", START + 7, "The peak rate is 3e-3, as the spec says."),

@@ -210,7 +210,8 @@ def test_metric_and_goal_before_there_is_a_result() -> None:
         for s, a in ((1, 0.2), (2, 0.5))
     ]
     fixture.put_rows(run, "metrics", 1, rows)
-    run.write("stages/data.json", {"stage": "data", "facts": {"images_train": 9, "baseline": {"accuracy": 0.1}}})
+    run.write("stages/data.json", {"stage": "data", "facts": {"baseline": {"accuracy": 0.1}}})
+    fixture.put_rows(run, "events", 1, [{"kind": "plan", "message": "2 steps", "unit": "images"}])
     view = gather(run)
     assert (view.metric, view.goal, view.best(), view.unit) == ("accuracy", "max", (2.0, 0.5), "images")
 

@@ -1,0 +1,65 @@
+"""What the benchmarks share: a run led in a child process, without Ray, and a verdict."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+import warnings
+from collections.abc import Callable
+
+import torch
+import torch._dynamo  # an optimizer's first use loads it for seconds; forked children have it from here
+
+from infra.storage import open_store
+from jobs.admission import Verdict, admit, read_run
+from jobs.rundir import Result, RunDir
+from jobs.spec import JobSpec
+from trainers.backend import Processes
+from trainers.driver import Driver
+from trainers.run import in_effect
+
+
+def run_of(spec: JobSpec, name: str) -> RunDir:
+    return RunDir(open_store(spec.storage), name)
+
+
+def lead(spec: JobSpec, name: str) -> Result | None:
+    """Lead the run to its end in this process, several ranks in forked ones: torch is loaded there already."""
+    warnings.simplefilter("ignore", FutureWarning)  # torch's own, about an argument of DistributedDataParallel
+    run = run_of(spec, name)
+    admission = admit(read_run(run, time.time()), spec, time.time())
+    if admission.verdict is Verdict.FINISHED:
+        return run.result()
+    backend = Processes(start="fork")
+    return Driver(in_effect(spec, admission, run.store), run, admission, backend, threading.Event()).lead()
+
+
+def in_child(work: Callable[[], object]) -> int:
+    """Run work in a forked child; its process id. The parent must not have computed anything yet."""
+    pid = os.fork()
+    if pid == 0:
+        code = 1
+        try:
+            torch.set_num_threads(1)
+            work()
+            code = 0
+        finally:
+            os._exit(code)
+    return pid
+
+
+def finished(spec: JobSpec, name: str) -> RunDir:
+    """The run, led to its end in a child; RuntimeError if it ended otherwise than done."""
+    os.waitpid(in_child(lambda: lead(spec, name)), 0)
+    run = run_of(spec, name)
+    result = run.result()
+    if result is None or result.reason != "done":
+        raise RuntimeError(f"{run.uri} did not finish: {result.message if result else 'it has no result'}")
+    return run
+
+
+def exit_code(met: bool) -> int:
+    """0 if the goal is met; says so."""
+    print("goal met" if met else "GOAL MISSED", flush=True)
+    return 0 if met else 1
