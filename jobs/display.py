@@ -9,7 +9,7 @@ from typing import Protocol, TextIO
 
 from jobs.errors import Reason
 from jobs.units import duration, quantity, rate
-from jobs.view import Update, View
+from jobs.view import Update, View, global_batch
 
 #: Seconds between two progress lines in a pipe.
 PROGRESS_S = 10.0
@@ -102,10 +102,16 @@ def _write_line(stream: TextIO, text: str) -> None:
 def progress(view: View) -> str:
     """Where the run is, in one line."""
     parts = [f"step {of(view.step, view.steps)}"]
-    if view.epoch:
-        parts.append(f"epoch {of(view.epoch, view.epochs)}")
+    if view.epochs:
+        parts.append(epoch(view))
     parts += [f"{name} {text}" for name, text in numbers(view)]
     return "  ".join(parts)
+
+
+def epoch(view: View) -> str:
+    """The epoch that the run is in, counted from 1: `epoch 2/3`."""
+    current = view.epoch + 1
+    return f"epoch {of(current if view.epochs is None else min(current, view.epochs), view.epochs)}"
 
 
 def numbers(view: View) -> list[tuple[str, str]]:
@@ -115,19 +121,17 @@ def numbers(view: View) -> list[tuple[str, str]]:
         (view.metric, None if view.last is None else f"{view.last:.4g}"),
         ("rate", None if view.rate is None else rate(view.rate)),
         ("speed", None if view.units_per_s is None else f"{quantity(view.units_per_s)} {view.unit}/s"),
-        ("left", None if view.eta_s is None else duration(view.eta_s)),
+        ("left", None if view.eta_s is None or view.phase == "ended" else duration(view.eta_s)),
     ]
     return [(name, text) for name, text in pairs if text is not None]
 
 
 def sizes(view: View) -> str:
-    """The batch with all its factors and their product; empty while unknown."""
-    if view.batch is None:
+    """The global batch and what it is the product of; empty while unknown."""
+    if view.batch is None or view.workers is None:
         return ""
-    bptt = f" x bptt {view.bptt}" if view.bptt else ""
-    workers = f"{view.workers} worker{'' if view.workers == 1 else 's'}"
-    accumulation = f" x {view.accumulation} micro-steps" if view.accumulation not in (None, 1) else ""
-    return f"batch {view.batch}{bptt} x {workers}{accumulation}, global batch {view.global_batch}"
+    bptt = f", bptt {view.bptt}" if view.bptt else ""
+    return global_batch(view.batch, view.workers, view.accumulation or 1) + bptt
 
 
 def line(view: View, update: Update) -> str:
@@ -154,7 +158,9 @@ def outcome(view: View) -> str:
     if best is None:
         return f"done: {text}"
     against = "" if base is None else f" (baseline {base:.4g})"
-    return f"done in {duration(result.seconds)}: {text.rstrip('.')}; best {result.metric} {best:.4g}{against}"
+    return (
+        f"done in {duration(result.seconds)} of training: {text.rstrip('.')}; best {result.metric} {best:.4g}{against}"
+    )
 
 
 def of(value: int, total: int | None) -> str:

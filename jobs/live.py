@@ -13,9 +13,8 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from jobs.display import line, numbers, of, outcome, sizes
+from jobs.display import epoch, line, numbers, of, outcome, sizes
 from jobs.sparkline import ASCII_BARS, BARS, sparkline
-from jobs.units import quantity
 from jobs.view import Update, View
 
 #: Lines of events under the curves.
@@ -28,6 +27,7 @@ class Live:
     def __init__(self, stream: TextIO) -> None:
         self._console = Console(file=stream, highlight=False)
         self._events: deque[str] = deque(maxlen=EVENTS)
+        self._view: View | None = None
         self._live = RichLive(
             console=self._console,
             auto_refresh=False,
@@ -39,7 +39,10 @@ class Live:
 
     def show(self, view: View, updates: list[Update]) -> None:
         """Draw the run as it is now."""
-        self._events.extend(line(view, update) for update in updates if update.kind != "checkpoint")
+        # How the run ended stands below the picture.
+        told = [update for update in updates if update.kind not in ("checkpoint", "result")]
+        self._events.extend(line(view, update) for update in told)
+        self._view = view
         self._live.update(picture(view, list(self._events), self._console, time.time()), refresh=True)
 
     def say(self, text: str) -> None:
@@ -47,15 +50,18 @@ class Live:
         self._live.console.print(Text(text), soft_wrap=True)
 
     def close(self) -> None:
-        """Leave the last picture, and the cursor below it."""
+        """Leave the last picture, and the cursor below it; of a run that goes on, one that does not look alive."""
+        if self._view is not None:
+            last = picture(self._view, list(self._events), self._console, time.time(), watched=False)
+            self._live.update(last, refresh=True)
         self._live.stop()
 
 
-def picture(view: View, events: list[str], console: Console, now: float) -> RenderableType:
-    """The run as lines no wider than the console. Pure."""
+def picture(view: View, events: list[str], console: Console, now: float, *, watched: bool = True) -> RenderableType:
+    """The run as lines no wider than the console; one that is not watched any more does not spin. Pure."""
     width = console.width
     bars = BARS if console.encoding.lower().startswith("utf") else ASCII_BARS
-    parts: list[RenderableType] = [_title(view, now), _progress(view)]
+    parts: list[RenderableType] = [_title(view, now, watched), _progress(view)]
     if sizes(view):
         parts.append(_cut(sizes(view), "dim"))
     parts.append(_cut("  ".join(f"{name} {text}" for name, text in numbers(view))))
@@ -67,12 +73,12 @@ def picture(view: View, events: list[str], console: Console, now: float) -> Rend
     return Group(*parts)
 
 
-def _title(view: View, now: float) -> Text:
+def _title(view: View, now: float, watched: bool) -> Text:
     attempt = f"  attempt {view.attempts[-1].number}" if len(view.attempts) > 1 else ""
-    spin = "|/-\\"[int(now * 2) % 4] if view.phase in ("waiting", "running") else " "
+    spin = "|/-\\"[int(now * 2) % 4] if watched and view.phase in ("waiting", "running") else " "
     return Text.assemble(
         (view.name, "bold"),
-        ("  " + _phase(view), _colour(view)),
+        ("  " + (_phase(view) if watched or view.phase == "ended" else "not watched any more"), _colour(view)),
         (f"{attempt}  {view.uri} {spin}", "dim"),
         no_wrap=True,
         overflow="ellipsis",
@@ -91,17 +97,16 @@ def _colour(view: View) -> str:
 
 def _progress(view: View) -> RenderableType:
     if view.steps is None:
-        return _cut(view.stage or "waiting for the driver")
+        return _cut("starting the workers" if view.attempts else "getting ready")
     grid = Table.grid(padding=(0, 1), expand=True)
     grid.add_column(no_wrap=True)
     grid.add_column(ratio=1)
     grid.add_column(no_wrap=True, justify="right")
     share = view.step / view.steps if view.steps else 1.0
-    epoch = f"epoch {of(view.epoch, view.epochs)}  " if view.epoch else ""
     grid.add_row(
         f"{share:4.0%}",
         ProgressBar(total=max(view.steps, 1), completed=view.step),
-        f"{epoch}step {of(view.step, view.steps)}",
+        f"{epoch(view)}  step {of(view.step, view.steps)}" if view.epochs else f"step {of(view.step, view.steps)}",
     )
     return grid
 
@@ -112,10 +117,10 @@ def _curves(view: View, width: int, bars: str) -> RenderableType:
     grid.add_column(no_wrap=True, style="cyan")
     grid.add_column(no_wrap=True)
     losses = view.losses.values
-    if losses:
+    if len(losses) > 1:
         grid.add_row("loss", sparkline(losses, width, bars), f"{losses[0]:.4g} to {losses[-1]:.4g}")
-    if view.values and view.best is not None:
-        ends = f"{view.values[0]:.4g} to {view.values[-1]:.4g}, best {quantity(view.best)}"
+    if len(view.values) > 1 and view.best is not None:
+        ends = f"{view.values[0]:.4g} to {view.values[-1]:.4g}, best {view.best:.4g}"
         grid.add_row(view.metric.replace("_", " "), sparkline(view.values, width, bars), ends)
     return grid
 

@@ -34,6 +34,9 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 
 from jobs.errors import NotFoundError, Reason, StorageError
 
+#: Stages of a run in order; `--until` names one of them.
+STAGES = ("data", "train")
+
 Row = dict[str, Any]
 R = TypeVar("R", bound=BaseModel)
 #: A metric; one that is not finite is null in JSON, and NaN again when it is read.

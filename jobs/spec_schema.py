@@ -47,7 +47,7 @@ def find(root: Node, path: Path, document: object = None) -> list[Node]:
     """
     nodes = variants(root, root)
     for key in path:
-        nodes = [v for n in nodes for c in _child(root, n, key, document) for v in variants(root, c)]
+        nodes = [v for n in nodes for c in _child(n, key, document) for v in variants(root, c)]
         document = _item(document, key)
     return nodes
 
@@ -113,7 +113,7 @@ def dotted(path: Path) -> str:
     return text.removeprefix(".")
 
 
-def _child(root: Node, node: Node, key: str | int, document: object) -> list[Node]:
+def _child(node: Node, key: str | int, document: object) -> list[Node]:
     if isinstance(key, int):
         prefix = node.get("prefixItems", [])
         child = prefix[key] if 0 <= key < len(prefix) else node.get("items")

@@ -19,6 +19,8 @@ from pathlib import Path
 
 from jobs.display import Display
 from jobs.errors import EXIT_CODES, HighwaterError, MissingExtraError, RayError, Reason
+from jobs.process import process_mark
+from jobs.processes import end_session
 from jobs.spec import JobSpec
 
 #: Environment variable in which a driver finds its spec as JSON.
@@ -55,14 +57,14 @@ class LocalDriver:
         """SIGINT to the driver, which saves and leaves."""
         if not self.ended():
             self.process.send_signal(signal.SIGINT)
-        return "saving, then leaving (press again to leave without saving)"
+        return "saving, then leaving (press Ctrl-C again to leave without saving)"
 
     def abandon(self) -> str:
-        """SIGKILL to the driver and all that it started and that did not leave its process group."""
+        """SIGKILL to the driver and all that it started, a Ray of its own included."""
         if not self.ended():
-            os.killpg(self.process.pid, signal.SIGKILL)
+            end_session(self.process.pid)
             self.process.wait()
-        return "left without saving"
+        return "left at once; what was computed since the last save will be computed again"
 
     def tell(self, display: Display) -> None:
         """Nothing: all is in the run directory."""
@@ -70,6 +72,9 @@ class LocalDriver:
     def failure(self) -> DriverError:
         """Why the driver is gone though it wrote no result."""
         code = self.process.wait()
+        if code < 0 and process_mark(self.process.pid) is None:
+            # A killed driver could not end its Ray; its number is no other process's yet.
+            end_session(self.process.pid)
         tail = last_lines(self.log)
         for mark in ("highwater: ", "python -m trainers.run: error: "):
             if tail and tail[-1].startswith(mark):

@@ -141,9 +141,9 @@ class View:
     def _evaluated(self, row: Row) -> str:
         metrics = {name: number(value) for name, value in row.get("metrics", {}).items()}
         names = sorted(metrics, key=lambda name: name != self.metric)
-        shown = ", ".join(f"{name.replace('_', ' ')} {_short(metrics[name])}" for name in names[:4])
         best = metrics.get(self.metric) is not None and metrics[self.metric] == self.best
-        return f"{shown}{' (best so far)' if best else ''}"
+        mark = {self.metric: " (best so far)" if best else ""}
+        return ", ".join(f"{name.replace('_', ' ')} {_short(metrics[name])}{mark.get(name, '')}" for name in names[:4])
 
     def note(self, event: Row) -> Update:
         """One row of the events stream; the event `plan` says what will be run."""
@@ -197,10 +197,14 @@ def _short(value: float | None) -> str:
 
 
 def _begun(attempt: Attempt, again: bool) -> str:
-    sizes = f"{attempt.workers} x batch {attempt.batch}" + (
-        f" x accumulation {attempt.accumulation}" if attempt.accumulation != 1 else ""
-    )
-    total = attempt.batch * attempt.workers * attempt.accumulation
     start = f"goes on from step {attempt.resumed_step:,}" if attempt.resumed_step else "starts at step 0"
-    which = f"attempt {attempt.number} " if again or attempt.number > 1 else "training "
-    return f"{which}{start} on {attempt.host}: {sizes} = global batch {total:,}"
+    which = f"attempt {attempt.number}" if again or attempt.number > 1 else "training"
+    sizes = global_batch(attempt.batch, attempt.workers, attempt.accumulation)
+    return f"{which} {start}, led from {attempt.host}: {sizes}"
+
+
+def global_batch(batch: int, workers: int, accumulation: int) -> str:
+    """`global batch 32 = batch 16 x 2 workers`: the product with its factors."""
+    counted = f"{workers} worker{'' if workers == 1 else 's'}"
+    micro = f" x {accumulation} micro-steps" if accumulation != 1 else ""
+    return f"global batch {batch * workers * accumulation:,} = batch {batch} x {counted}{micro}"

@@ -29,8 +29,12 @@ from trainers.rank import RankJob, run_rank
 class Backend(Protocol):
     """Starts the ranks of an attempt and gives back how it ended."""
 
-    def start(self, spec: JobSpec) -> None:
-        """Get ready for attempts of this spec; raise `RayError` or `SpecError` if that cannot be."""
+    def begin(self, spec: JobSpec) -> None:
+        """Begin to get ready for attempts of this spec, in the background; a second call does nothing."""
+        ...
+
+    def ready(self) -> None:
+        """Wait until attempts can run; raise `RayError` if they cannot."""
         ...
 
     def check_visible(self, paths: list[str]) -> None:
@@ -42,7 +46,7 @@ class Backend(Protocol):
         ...
 
     def close(self) -> None:
-        """End what `start` started, and nothing else."""
+        """End what `begin` started, and nothing else."""
         ...
 
 
@@ -54,14 +58,17 @@ def device_of(spec: JobSpec, local_rank: int) -> torch.device:
 class Processes:
     """Ranks as processes of this machine over torch.distributed; a single rank in this very process.
 
-    `start` is how processes are made: `spawn` works with CUDA, `fork` is quick where torch has not computed yet.
+    `start` is how processes are started: `spawn` works with CUDA, `fork` is quick where torch has not computed yet.
     """
 
     def __init__(self, start: Literal["spawn", "fork"] = "spawn") -> None:
         self._start = start
 
-    def start(self, spec: JobSpec) -> None:
-        """Nothing to start."""
+    def begin(self, spec: JobSpec) -> None:
+        """Nothing to get ready."""
+
+    def ready(self) -> None:
+        """Always."""
 
     def check_visible(self, paths: list[str]) -> None:
         """All ranks are on this machine."""

@@ -13,17 +13,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from infra.storage import is_local
-from jobs.admission import Admission
-from jobs.errors import Reason, SpecError
+from jobs.errors import EXIT_CODES, HighwaterError, Reason, SpecError, StorageError
 from jobs.lease import LeaseKeeper, claim, this_process
-from jobs.rundir import Attempt, Result, RunDir, numbered
-from jobs.spec import AUTO, JobSpec
+from jobs.rundir import STAGES, Attempt, Result, RunDir, numbered
+from jobs.spec import JobSpec
 from jobs.state import Ended, worth_retrying
 from jobs.streams import Flusher, StreamWriter, logging_to
 from trainers import checkpoint, task
@@ -37,35 +35,36 @@ from trainers.worker import STOP
 
 log = logging.getLogger(__name__)
 
-#: Stages in order; `--until` names one of them.
-STAGES = ("data", "train")
+#: Exit code of the reasons that a person can mend in what they gave.
+BAD_INPUT = EXIT_CODES[Reason.BAD_SPEC]
 
 
-def check_numbers(spec: JobSpec) -> None:
-    """SpecError for what this version cannot find by itself yet."""
-    for field in ("batch", "bptt", "learning_rate"):
-        if getattr(spec, field, None) == AUTO:
-            raise SpecError(f"{field}: auto is not built yet; give a number, such as the one in a recipe")
-    if spec.search is not None:
-        raise SpecError("search: searching is not built yet; remove that section")
+class RefusedError(HighwaterError):
+    """What was asked for cannot be a run, as its data or storage show."""
 
 
 class Driver:
     """Leads one admitted run to its result, on any backend."""
 
-    def __init__(
-        self, spec: JobSpec, run: RunDir, admission: Admission, backend: Backend, stop: threading.Event
-    ) -> None:
+    def __init__(self, spec: JobSpec, run: RunDir, backend: Backend, stop: threading.Event) -> None:
         """`spec` is the spec in effect, its accumulation fitted to the run's global batch."""
-        self.spec, self.run, self.admission, self.backend, self.stop = spec, run, admission, backend, stop
+        self.spec, self.run, self.backend, self.stop = spec, run, backend, stop
         self.ended: list[Ended] = []
         self.began = time.time()
 
     def lead(self, until: str = STAGES[-1]) -> Result | None:
         """Take the run to its end, or to the end of a stage (None).
 
-        Raises only what keeps it from owning the run; after that every end is a result with its reason.
+        Raises only what keeps it from owning the run; after that every end is a result with its reason. A run
+        that is refused before it has any data is raised too, and leaves nothing: the name stays free.
         """
+        try:
+            return self._owned(until)
+        except RefusedError as error:
+            self._vanish()
+            raise HighwaterError(error.message, error.reason) from error
+
+    def _owned(self, until: str) -> Result | None:
         with LeaseKeeper(self.run, claim(self.run, now=time.time(), identity=this_process())) as keeper:
             self.keeper = keeper
             self.number = max(self.run.numbers("attempts/"), default=0) + 1
@@ -78,21 +77,28 @@ class Driver:
                     # The edge of the run: whatever happened, its directory says so, and says it last.
                     log.exception("the run failed")
                     keeper.check()
-                    return self._conclude(*classify(error), None)
+                    reason, message = classify(error)
+                    if EXIT_CODES[reason] == BAD_INPUT and self.number == 1 and not self.run.read("stages/data.json"):
+                        raise RefusedError(message, reason) from error
+                    return self._conclude(reason, message, None)
+
+    def _vanish(self) -> None:
+        """Remove the run directory; what cannot be removed must not hide why the run was refused."""
+        with suppress(StorageError):
+            self.run.store.delete([entry.key for entry in self.run.store.list(self.run.key(""))])
 
     def _lead(self, until: str) -> Result | None:
         if self.run.read("spec.json") is None:
             self.run.write("spec.json", self.spec)
         self.run.store.delete([self.run.key(STOP), self.run.key("result.json")])
-        with ThreadPoolExecutor(1, "data") as pool:
-            # Ray takes seconds to start, mostly waiting for its processes: the data stage fits in there.
-            facts = pool.submit(self._data)
-            if until != "data":
-                self.backend.start(self.spec)
-                self.backend.check_visible(self._local_paths())
-            facts.result()
+        if until != "data":
+            self.backend.begin(self.spec)
+        # Ray takes seconds to start, mostly waiting for its processes: the data stage fits in there.
+        self._data()
         if until == "data":
             return None
+        self.backend.ready()
+        self.backend.check_visible(self._local_paths())
         while True:
             reason, message, outcome = self._attempt()
             self.keeper.check()

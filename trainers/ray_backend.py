@@ -12,19 +12,20 @@ import tempfile
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as WaitTimeoutError
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
-import ray.train
-import ray.train.torch
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.errors import LeaseLostError, RayError, StorageError
 from jobs.spec import JobSpec
-from trainers.group import Alone, Distributed
-from trainers.loop import Outcome
-from trainers.rank import RankJob, run_rank
+
+if TYPE_CHECKING:
+    # Loads torch, which takes as long as a Ray of our own takes to start: it is loaded meanwhile.
+    from trainers.loop import Outcome
+    from trainers.rank import RankJob
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +51,22 @@ class RayTrain:
 
     def __init__(self, address: str | None) -> None:
         self._address = address
+        # Its one thread starts Ray and must outlive it: Ray's processes are ended by the kernel when the
+        # thread (not the process) that started them is gone.
+        self._pool = ThreadPoolExecutor(1, "ray")
+        self._starting: Future[None] | None = None
 
-    def start(self, spec: JobSpec) -> None:
-        """Connect, or start a Ray that no other process shares. RayError if it cannot be reached."""
+    def begin(self, spec: JobSpec) -> None:
+        """Begin to connect, or to start a Ray that no other process shares."""
+        if self._starting is None:
+            self._starting = self._pool.submit(self._start, spec)
+
+    def ready(self) -> None:
+        """Wait for Ray; RayError if it cannot be reached or lacks room."""
+        if self._starting is not None:
+            self._starting.result()
+
+    def _start(self, spec: JobSpec) -> None:
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -106,6 +120,9 @@ class RayTrain:
 
     def fit(self, job: RankJob, spec: JobSpec, abort: Callable[[], bool]) -> Outcome:
         """One attempt as one TorchTrainer run. Retries are the driver's, so Ray makes none of its own."""
+        import ray.train
+        import ray.train.torch
+
         with tempfile.TemporaryDirectory(prefix="highwater-ray-") as folder:
             trainer = ray.train.torch.TorchTrainer(
                 _rank,
@@ -128,8 +145,11 @@ class RayTrain:
         return outcome
 
     def close(self) -> None:
-        """Leave Ray; a Ray of our own ends with it."""
-        ray.shutdown()
+        """Leave Ray, also one that is still starting; a Ray of our own ends with it."""
+        if self._starting is not None:
+            with suppress(RayError):
+                self._starting.result()
+            ray.shutdown()
 
 
 def resources(spec: JobSpec) -> dict[str, float]:
@@ -163,6 +183,12 @@ def _missing(paths: list[str]) -> list[str]:
 
 def _rank(config: dict[str, Any]) -> Outcome:
     """Runs in each Ray Train worker."""
+    import ray.train
+    import ray.train.torch
+
+    from trainers.group import Alone, Distributed
+    from trainers.rank import run_rank
+
     alone = ray.train.get_context().get_world_size() == 1
     device = ray.train.torch.get_device()
     return run_rank(config["job"], Alone() if alone else Distributed(), device, preempted=_is_preempted)
@@ -170,4 +196,6 @@ def _rank(config: dict[str, Any]) -> Outcome:
 
 def _is_preempted() -> bool:
     """Whether Ray has been told that a node of this run will be taken away."""
+    import ray.train
+
     return ray.train.get_preemption_info() is not None

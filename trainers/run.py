@@ -1,6 +1,7 @@
 """The driver's command: `python -m trainers.run SPEC ...`, for `highwater run` and for `ray job submit`.
 
 Reads the spec, admits the run, leads it (`trainers.driver`), and exits with the code of its reason.
+Nothing here loads torch before Ray is on its way: both take seconds, and Ray's are spent waiting.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from types import FrameType
+from typing import TYPE_CHECKING
 
 from infra.storage import check, is_local, open_store
 from jobs.admission import Admission, Verdict, admit, read_run
@@ -22,11 +24,12 @@ from jobs.display import Plain
 from jobs.errors import EXIT_CODES, HighwaterError, NameInUseError, NotFoundError, Reason, SpecError, StorageError
 from jobs.follow import Follower, follow
 from jobs.names import check_name, fresh_name
-from jobs.rundir import ObjectStore, Result, RunDir
-from jobs.spec import JobSpec
+from jobs.rundir import STAGES, ObjectStore, Result, RunDir
+from jobs.spec import AUTO, JobSpec
 from jobs.specfile import load_spec, spec_from_json
-from trainers.backend import Backend, Processes
-from trainers.driver import STAGES, Driver, check_numbers
+
+if TYPE_CHECKING:
+    from trainers.backend import Backend
 
 #: Spec as JSON, for a caller whose spec must not travel through a shell; used when SPEC is `-`.
 SPEC_VARIABLE = "HIGHWATER_SPEC"
@@ -78,14 +81,26 @@ def drive(asked: argparse.Namespace) -> Result | None:
         return run.result()
     if admission.verdict is Verdict.ALIVE:
         raise NameInUseError(f"{admission.note}; watch it with `highwater status {run.name} --watch`")
+    spec = in_effect(spec, admission, store)
     backend = backend_for(asked.ray)
-    with signals_as_stop() as stop:
-        driver = Driver(in_effect(spec, admission, store), run, admission, backend, stop)
-        with told(run, asked.quiet or asked.json):
-            try:
-                return driver.lead(asked.until)
-            finally:
-                backend.close()
+    with signals_as_stop() as stop, told(run, asked.quiet or asked.json):
+        try:
+            if asked.until != "data":
+                backend.begin(spec)
+            from trainers.driver import Driver  # loads torch
+
+            return Driver(spec, run, backend, stop).lead(asked.until)
+        finally:
+            backend.close()
+
+
+def check_numbers(spec: JobSpec) -> None:
+    """SpecError for what this version cannot find by itself yet."""
+    for field in ("batch", "bptt", "learning_rate"):
+        if getattr(spec, field, None) == AUTO:
+            raise SpecError(f"{field}: auto is not built yet; give a number, such as the one in a recipe")
+    if spec.search is not None:
+        raise SpecError("search: searching is not built yet; remove that section")
 
 
 def read_spec(source: str, overrides: Sequence[str]) -> JobSpec:
@@ -129,6 +144,8 @@ def in_effect(spec: JobSpec, admission: Admission, store: ObjectStore) -> JobSpe
 def backend_for(address: str | None) -> Backend:
     """What starts the ranks. Ray is imported only where it is used: a bare GPU machine may not have it."""
     if address == "none":
+        from trainers.backend import Processes
+
         return Processes()
     try:
         from trainers.ray_backend import RayTrain

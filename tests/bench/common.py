@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import threading
 import time
+import traceback
 import warnings
 from collections.abc import Callable
 
@@ -26,13 +28,15 @@ def run_of(spec: JobSpec, name: str) -> RunDir:
 
 def lead(spec: JobSpec, name: str) -> Result | None:
     """Lead the run to its end in this process, several ranks in forked ones: torch is loaded there already."""
-    warnings.simplefilter("ignore", FutureWarning)  # torch's own, about an argument of DistributedDataParallel
+    # torch's own: about an argument of DistributedDataParallel, and about ranks that it ends after one was killed.
+    warnings.simplefilter("ignore", FutureWarning)
+    logging.getLogger("torch.multiprocessing.spawn").setLevel(logging.ERROR)
     run = run_of(spec, name)
     admission = admit(read_run(run, time.time()), spec, time.time())
     if admission.verdict is Verdict.FINISHED:
         return run.result()
     backend = Processes(start="fork")
-    return Driver(in_effect(spec, admission, run.store), run, admission, backend, threading.Event()).lead()
+    return Driver(in_effect(spec, admission, run.store), run, backend, threading.Event()).lead()
 
 
 def in_child(work: Callable[[], object]) -> int:
@@ -44,6 +48,8 @@ def in_child(work: Callable[[], object]) -> int:
             torch.set_num_threads(1)
             work()
             code = 0
+        except Exception:  # The edge of a process: it must not go on as a second parent.
+            traceback.print_exc()
         finally:
             os._exit(code)
     return pid

@@ -113,9 +113,8 @@ class Timer:
                     # What the loop has to write is written in its own time, not in the background of the other's.
                     self.worker.flush()
                     self.ours.append(self.clock() - began)
-                # Between pairs: the second turn of the one before, then the first turn of the next.
-                turns = (pair > 0 and (pair - 1) % 2 == 0) + (pair % 2 == 1 and pair <= self.pairs)
-                for _ in range(turns):
+                # Loop, bare, bare, loop, ...: every other edge has the bare turns of the pairs on both its sides.
+                while pair % 2 == 1 and len(self.theirs) <= min(pair, self.pairs):
                     self.turn()
                 began = self.clock()
             yield step

@@ -38,7 +38,7 @@ def lead(spec: JobSpec, name: str, backend: Backend = FORK, stop: threading.Even
     admission = admit(read_run(run, time.time()), spec, time.time())
     if admission.verdict is Verdict.FINISHED:
         return run.result()
-    driver = Driver(in_effect(spec, admission, store), run, admission, backend, stop or threading.Event())
+    driver = Driver(in_effect(spec, admission, store), run, backend, stop or threading.Event())
     return driver.lead()
 
 

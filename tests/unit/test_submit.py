@@ -103,7 +103,7 @@ def test_ctrl_c_saves_and_leaves_and_the_run_goes_on_later(
     ended, text = drive("wait")
     thread.join()
     assert ended.reason is Reason.STOPPED
-    assert "saving, then leaving (press again to leave without saving)" in text
+    assert "saving, then leaving (press Ctrl-C again to leave without saving)" in text
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     ended, _ = drive("done")
     assert ended.reason is Reason.DONE, "the old result must not end the new driver's run"
