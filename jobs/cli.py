@@ -20,6 +20,7 @@ from jobs.parser import build, parse
 
 if TYPE_CHECKING:
     from jobs.rundir import Result
+    from jobs.runner import Options
 
 #: Exit code of a process that a broken pipe ended, as shells report it.
 BROKEN_PIPE = 141
@@ -99,14 +100,15 @@ def _run(options: Namespace) -> int:
     from jobs.rundir import Result
     from jobs.runner import Options, execute, prepared
 
-    run = prepared(Options(options.spec, options.set, options.name, options.storage, options.ray, options.until))
+    asked = Options(options.spec, options.set, options.name, options.storage, options.ray, options.until)
+    run = prepared(asked)
     if options.dry_run:
         return _show_plan(options, run)
     ended = execute(run, display_for(sys.stderr if options.json else sys.stdout))
     if options.json:
         _print_json(ended.model_dump(mode="json"))
     elif isinstance(ended, Result):
-        _tell_next(options, ended, run.run.uri)
+        _tell_next(asked, ended, run.run.uri)
     else:
         _say(f"stage {ended.stage} of run {ended.name} is done{_colon(ended.facts.get('message'))}")
     return EXIT_CODES[ended.reason] if isinstance(ended, Result) else 0
@@ -125,19 +127,20 @@ def _show_plan(options: Namespace, run: Any) -> int:  # noqa: ANN401 - jobs.runn
         _print_json(plan.model_dump(mode="json"))
         return 0
     factors = f"batch {plan.batch} x workers {plan.workers} x accumulation {plan.accumulation}"
-    _say(f"# run {plan.name} at {plan.uri}: {plan.verdict.value}; {plan.message}")
+    _say(f"# run {plan.name} at {plan.uri}")
+    _say(f"# {plan.message}")
     _say(f"# driver on {plan.where}")
     _say(f"# global_batch {plan.global_batch} = {factors}")
     _say(dump_yaml(run.spec).rstrip("\n"))
     return 0
 
 
-def _tell_next(options: Namespace, ended: Result, uri: str) -> None:
+def _tell_next(asked: Options, ended: Result, uri: str) -> None:
     from jobs.runner import go_on
 
     if ended.reason in (Reason.STOPPED, Reason.PREEMPTED, Reason.WORKER_LOST):
-        _say(go_on(options.spec, ended.name))
-    elif ended.reason is Reason.DONE:
+        _say(go_on(asked, ended.name))
+    else:
         _say(f"report: {uri}/report.html")
 
 

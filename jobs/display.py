@@ -66,9 +66,12 @@ class Plain:
     def show(self, view: View, updates: list[Update]) -> None:
         """Write what is new."""
         told = [update for update in updates if update.kind != "checkpoint"]
-        if self._first and len(told) > HISTORY:
-            self.say(f"... {len(told) - HISTORY} earlier lines left out")
-            told = told[-HISTORY:]
+        if self._first:
+            # Steps of an earlier driver are no progress of this one.
+            self._step = view.step
+            if len(told) > HISTORY:
+                self.say(f"... {len(told) - HISTORY} earlier lines left out")
+                told = told[-HISTORY:]
         self._first = False
         for update in told:
             self._write(line(view, update) + "\n")
@@ -117,7 +120,7 @@ def epoch(view: View) -> str:
 def numbers(view: View) -> list[tuple[str, str]]:
     """What is measured now, by name, as text; only what is known."""
     pairs: list[tuple[str, str | None]] = [
-        ("loss", None if view.loss is None else f"{view.loss:.4f}"),
+        ("loss", None if view.loss is None else f"{view.loss:.4f}" if abs(view.loss) < 1e4 else f"{view.loss:.3g}"),
         (view.metric, None if view.last is None else f"{view.last:.4g}"),
         ("rate", None if view.rate is None else rate(view.rate)),
         ("speed", None if view.units_per_s is None else f"{quantity(view.units_per_s)} {view.unit}/s"),

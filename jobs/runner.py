@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import difflib
+import shlex
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,12 +15,13 @@ from jobs import remote, submit
 from jobs.admission import Admission, Seen, Verdict, admit, read_run
 from jobs.attach import AttachedDriver
 from jobs.display import Display, Plain, Silent, outcome
-from jobs.errors import HighwaterError, Reason
+from jobs.errors import HighwaterError, Reason, SpecError
 from jobs.names import check_name, fresh_name
 from jobs.package import build_package
-from jobs.rundir import Record, Result, Row, RunDir
+from jobs.rundir import STAGES, Record, Result, Row, RunDir
 from jobs.spec import AUTO, JobSpec
 from jobs.specfile import load_spec
+from jobs.unbuilt import check_built
 from jobs.view import Update, View
 from jobs.watch import Driver, watch
 
@@ -81,6 +84,8 @@ def prepared(options: Options, now: float | None = None) -> Prepared:
     """Check everything that can be checked without writing. Raises `HighwaterError` in one sentence."""
     now = time.time() if now is None else now
     spec = load_spec(options.spec, options.set)
+    check_built(spec)
+    check_stage(options.until)
     if options.storage is not None:
         spec = spec.model_copy(update={"storage": options.storage})
     if options.ray is not None:
@@ -93,6 +98,14 @@ def prepared(options: Options, now: float | None = None) -> Prepared:
     run = RunDir(store, name)
     seen = read_run(run, now)
     return Prepared(options, spec, run, seen, admit(seen, spec, now))
+
+
+def check_stage(until: str | None) -> None:
+    """SpecError, with the nearest right name, unless a run has that stage. Pure."""
+    if until is not None and until not in STAGES:
+        meant = difflib.get_close_matches(until, STAGES, n=1)
+        hint = f"; did you mean {meant[0]}?" if meant else f"; the stages are {', '.join(STAGES)}"
+        raise SpecError(f"--until: there is no stage {until!r}{hint}")
 
 
 def make_plan(run: Prepared) -> Plan:
@@ -144,13 +157,14 @@ def execute(run: Prepared, display: Display) -> Result | StageResult:
 
 def _driver(run: Prepared, display: Display) -> _Failing:
     options, name = run.options, run.run.name
+    if run.admission.verdict is not Verdict.ALIVE:
+        check(run.run.store)
     display.say(f"run {name} at {run.run.uri}")
     if run.admission.note:
         display.say(run.admission.note)
     if run.admission.verdict is Verdict.ALIVE:
         display.say(f"joined it: Ctrl-C asks it to save and leave; to look only: highwater status {name} --watch")
         return AttachedDriver(run.run)
-    check(run.run.store)
     if options.ray is not None and remote.is_remote(options.ray):
         jobs = RayJobs(options.ray, token_from_environment())
         return remote.submit(
@@ -179,7 +193,7 @@ def _watched(run: Prepared, driver: _Failing, display: Display) -> Result | Stag
 def _without_result(run: Prepared, driver: _Failing, asked: int) -> StageResult:
     name = run.run.name
     if asked >= 2:
-        raise HighwaterError(f"left run {name}; {go_on(run.options.spec, name)}", Reason.STOPPED)
+        raise HighwaterError(f"left run {name}; {go_on(run.options, name)}", Reason.STOPPED)
     facts = run.run.read(f"stages/{run.options.until}.json") if run.options.until else None
     if facts is not None and run.options.until and _succeeded(driver):
         return StageResult(name=name, stage=run.options.until, facts=facts)
@@ -197,9 +211,14 @@ def outcome_of(result: Result) -> str:
     return outcome(View(result.name, "", result=result))
 
 
-def go_on(spec: str, name: str) -> str:
-    """How to go on with a run that was left. A spec given as JSON is not repeated."""
-    return f"go on with: highwater run {'SPEC' if spec.lstrip().startswith('{') else spec} --name {name}"
+def go_on(options: Options, name: str) -> str:
+    """The command that goes on with a run that was left. A spec given as JSON is not repeated. Pure."""
+    words = ["highwater", "run", "SPEC" if options.spec.lstrip().startswith("{") else shlex.quote(options.spec)]
+    words += [f"--set {shlex.quote(change)}" for change in options.set]
+    words += ["--name", name]
+    for option, value in (("--storage", options.storage), ("--ray", options.ray)):
+        words += [option, shlex.quote(value)] if value is not None else []
+    return f"go on with: {' '.join(words)}"
 
 
 class _SayOnly(Silent):

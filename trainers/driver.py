@@ -138,6 +138,7 @@ class Driver:
             name=self.run.name,
             attempt=attempt.number,
             checkpoint=attempt.checkpoint,
+            lease=self.keeper.lease.number,
         )
         try:
             outcome = self.backend.fit(job, self.spec, lambda: self.keeper.lost is not None)

@@ -202,7 +202,10 @@ def sync(session: Session, worker: Worker, pending: Pending) -> Flags:
     for row, total, norm in zip(pending.rows, agreed[4:], norms, strict=True):
         worker.report(row | {"loss": total / worker.world_size, "grad_norm": norm})
         if not math.isfinite(total):
-            raise LossNanError(f"the training loss became {total} at step {row['step']} (rate {row['rate']:.3g})")
+            raise LossNanError(
+                f"the training loss became {total} at step {row['step']} (rate {row['rate']:.3g}); "
+                "try a lower learning_rate, or clip_norm, under another name"
+            )
     pending.clear(int(agreed[3]))
     stop = Reason.STOPPED if agreed[0] else Reason.PREEMPTED if agreed[1] else None
     return Flags(stop, bool(agreed[2]))

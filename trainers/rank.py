@@ -37,6 +37,8 @@ class RankJob:
     attempt: int
     checkpoint: str | None
     """Key of the checkpoint to go on from."""
+    lease: int
+    """Number of the lease under which the driver owns the run."""
 
 
 def run_rank(
@@ -47,7 +49,7 @@ def run_rank(
     torch.set_num_threads(spec.threads)
     run = RunDir(open_store(spec.storage, spec.storage_endpoint), job.name)
     logs = StreamWriter(run, f"logs/rank-{group.rank}", job.attempt, suffix="log")
-    worker = RunWorker(run, group, job.attempt, job.checkpoint, preempted)
+    worker = RunWorker(run, group, job.attempt, job.checkpoint, job.lease, preempted)
     with logging_to(logs), Flusher([*worker.streams, logs], run.store.flush_s):
         try:
             with prepared_data(run) as data:

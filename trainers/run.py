@@ -25,8 +25,9 @@ from jobs.errors import EXIT_CODES, HighwaterError, NameInUseError, NotFoundErro
 from jobs.follow import Follower, follow
 from jobs.names import check_name, fresh_name
 from jobs.rundir import STAGES, ObjectStore, Result, RunDir
-from jobs.spec import AUTO, JobSpec
+from jobs.spec import JobSpec
 from jobs.specfile import load_spec, spec_from_json
+from jobs.unbuilt import check_built
 
 if TYPE_CHECKING:
     from trainers.backend import Backend
@@ -71,7 +72,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 def drive(asked: argparse.Namespace) -> Result | None:
     """Admit and lead the run that the arguments ask for."""
     spec = read_spec(asked.spec, asked.set)
-    check_numbers(spec)
+    check_built(spec)
     store = open_store(spec.storage, spec.storage_endpoint)
     check(store)
     check_probe(store, os.environ.get(PROBE_VARIABLE))
@@ -92,15 +93,6 @@ def drive(asked: argparse.Namespace) -> Result | None:
             return Driver(spec, run, backend, stop).lead(asked.until)
         finally:
             backend.close()
-
-
-def check_numbers(spec: JobSpec) -> None:
-    """SpecError for what this version cannot find by itself yet."""
-    for field in ("batch", "bptt", "learning_rate"):
-        if getattr(spec, field, None) == AUTO:
-            raise SpecError(f"{field}: auto is not built yet; give a number, such as the one in a recipe")
-    if spec.search is not None:
-        raise SpecError("search: searching is not built yet; remove that section")
 
 
 def read_spec(source: str, overrides: Sequence[str]) -> JobSpec:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from jobs.errors import NotFoundError, Reason, SpecError, StorageError
+from jobs.errors import HighwaterError, LeaseLostError, NotFoundError, Reason, SpecError, StorageError
 from jobs.rundir import RunDir
 from jobs.streams import StreamWriter
 from trainers import checkpoint
@@ -59,9 +59,12 @@ class RunWorker:
         group: Group,
         attempt: int,
         resume_from: str | None,
+        lease: int,
         preempted: Callable[[], bool] = lambda: False,
     ) -> None:
+        """`resume_from` is the key of a checkpoint, `lease` the number under which the driver owns the run."""
         self._run, self._group, self._attempt, self._resume_from = run, group, attempt, resume_from
+        self._lease = lease
         self._preempted = preempted
         self._leads = group.rank == 0
         self._metrics = StreamWriter(run, "metrics", attempt)
@@ -180,10 +183,10 @@ class RunWorker:
 
     def _agree(self, work: Callable[[], None], device: torch.device) -> None:
         """Do this rank's part, then fail on all ranks if it failed on one: nobody waits for a rank that gave up."""
-        error: StorageError | None = None
+        error: HighwaterError | None = None
         try:
             work()
-        except StorageError as caught:
+        except HighwaterError as caught:
             error = caught
         failed = self.reduce(torch.tensor([float(error is not None)], dtype=torch.float64, device=device))
         if error:
@@ -195,13 +198,25 @@ class RunWorker:
         """Rank 0: make the checkpoint real, then let go of those that retention does not keep."""
         if not self._leads:
             return
+        self._fence()
         checkpoint.commit(self._run, manifest)
         keep = session.spec.checkpointing
         # One of this step or a later one is left from an attempt that this one computes again.
         kept = [*(m for m in self._kept if m.step < manifest.step), manifest]
         gone = checkpoint.superfluous(kept, keep.keep_last, keep.keep_best, session.task.goal == "min")
+        self._fence()
         checkpoint.remove(self._run, [m for m in self._kept if m not in kept] + gone)
         self._kept = [m for m in kept if m not in gone]
+
+    def _fence(self) -> None:
+        """LeaseLostError if another driver owns the run by now.
+
+        Ranks outlive a killed driver for a moment. Without this they could let go of the very checkpoint
+        that the next driver is about to resume from.
+        """
+        numbers = self._run.numbers("leases/")
+        if numbers and numbers[-1] > self._lease:
+            raise LeaseLostError(f"run {self._run.name} is led by another driver; this worker writes no more")
 
     def close(self) -> None:
         """Flush what is left; errors are the caller's to see."""

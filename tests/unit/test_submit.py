@@ -175,8 +175,15 @@ def test_ray_client_addresses_are_refused() -> None:
 
 
 def test_how_to_go_on_does_not_repeat_json() -> None:
-    assert go_on("a.yaml", "x") == "go on with: highwater run a.yaml --name x"
-    assert go_on(' {"task": 1}', "x") == "go on with: highwater run SPEC --name x"
+    assert go_on(Options(' {"task": 1}'), "x") == "go on with: highwater run SPEC --name x"
+
+
+def test_how_to_go_on_repeats_what_was_asked() -> None:
+    asked = Options("a.yaml", ["steps=60", "data.source=my text"], None, "s3://bucket/runs", "none")
+    assert go_on(asked, "x") == (
+        "go on with: highwater run a.yaml --set steps=60 --set 'data.source=my text' --name x "
+        "--storage s3://bucket/runs --ray none"
+    )
 
 
 # Cluster
