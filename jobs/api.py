@@ -23,7 +23,7 @@ from jobs.resolve import list_runs, resolve
 from jobs.rundir import Result
 from jobs.runner import Options, Plan, StageResult, execute, make_plan, prepared
 from jobs.specfile import RecipeInfo
-from jobs.status import RunStatus, status_of
+from jobs.status import RunStatus, status_of, status_or_problem
 
 __all__ = [
     "Diagnosis",
@@ -87,8 +87,8 @@ def status(run: str, *, storage: str = STORAGE, endpoint: str | None = None) -> 
 
 
 def runs(*, storage: str = STORAGE, endpoint: str | None = None) -> list[RunStatus]:
-    """Where every run of a storage is, newest activity last."""
-    return [status_of(one) for one in list_runs(open_store(storage, endpoint))]
+    """Where every run of a storage is, by name; one whose records are broken is `unreadable`."""
+    return [status_or_problem(one) for one in list_runs(open_store(storage, endpoint))]
 
 
 def report(run: str, *, storage: str = STORAGE, endpoint: str | None = None) -> str:

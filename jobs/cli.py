@@ -19,9 +19,11 @@ from jobs.errors import EXIT_CODES, HighwaterError, Reason
 from jobs.parser import build, parse
 
 if TYPE_CHECKING:
-    from jobs.rundir import Result
+    from jobs.rundir import Result, RunDir
     from jobs.runner import Options
 
+#: Reasons after which the same command goes on, once what was wrong is mended.
+AGAIN = (Reason.STOPPED, Reason.PREEMPTED, Reason.WORKER_LOST, Reason.BAD_STORAGE, Reason.RAY_UNREACHABLE)
 #: Exit code of a process that a broken pipe ended, as shells report it.
 BROKEN_PIPE = 141
 
@@ -108,7 +110,7 @@ def _run(options: Namespace) -> int:
     if options.json:
         _print_json(ended.model_dump(mode="json"))
     elif isinstance(ended, Result):
-        _tell_next(asked, ended, run.run.uri)
+        _tell_next(asked, ended, run.run)
     else:
         _say(f"stage {ended.stage} of run {ended.name} is done{_colon(ended.facts.get('message'))}")
     return EXIT_CODES[ended.reason] if isinstance(ended, Result) else 0
@@ -135,13 +137,13 @@ def _show_plan(options: Namespace, run: Any) -> int:  # noqa: ANN401 - jobs.runn
     return 0
 
 
-def _tell_next(asked: Options, ended: Result, uri: str) -> None:
+def _tell_next(asked: Options, ended: Result, run: RunDir) -> None:
     from jobs.runner import go_on
 
-    if ended.reason in (Reason.STOPPED, Reason.PREEMPTED, Reason.WORKER_LOST):
+    if ended.reason in AGAIN:
         _say(go_on(asked, ended.name))
-    else:
-        _say(f"report: {uri}/report.html")
+    elif run.store.list(run.key("report.html")):
+        _say(f"report: {run.uri}/report.html")
 
 
 def _report(options: Namespace) -> int:

@@ -5,14 +5,16 @@ from __future__ import annotations
 import time
 from typing import Literal
 
+from jobs.errors import StorageError
 from jobs.follow import Follower
 from jobs.lease import alive, last_lease
 from jobs.rundir import Lease, Record, Result, RunDir
 from jobs.state import STATES
 from jobs.view import View, is_current
 
-#: `waiting`: a driver is alive and does not train yet. The others are `jobs.state.State`'s.
-Standing = Literal["waiting", "running", "finished", "interrupted", "failed"]
+#: `waiting`: a driver is alive and does not train yet. `unreadable`: a record is broken, as the message says.
+#: The others are `jobs.state.State`'s.
+Standing = Literal["waiting", "running", "finished", "interrupted", "failed", "unreadable"]
 
 
 class RunStatus(Record):
@@ -57,6 +59,15 @@ def status_of(run: RunDir, now: float | None = None) -> RunStatus:
     follower = Follower(run)
     follower.poll()
     return _going(follower.view, lease, living)
+
+
+def status_or_problem(run: RunDir, now: float | None = None) -> RunStatus:
+    """Where the run is, or as `unreadable` what is wrong with its records: one broken run must not hide the others."""
+    try:
+        return status_of(run, now)
+    except StorageError as error:
+        unknown = _going(View(run.name, run.uri), None, living=False)
+        return unknown.model_copy(update={"state": "unreadable", "message": error.message})
 
 
 def _ended(run: RunDir, result: Result, lease: Lease | None) -> RunStatus:

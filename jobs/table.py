@@ -38,13 +38,27 @@ def details(run: RunStatus) -> str:
         ("state", run.state),
         ("message", " ".join(run.message.split()) or None),
         ("step", of(run.step, run.steps)),
-        ("epoch", str(run.epoch)),
+        ("epochs done", str(run.epoch)),
         ("attempts", str(run.attempts)),
         ("global batch", None if run.global_batch is None else f"{run.global_batch} = {factors}"),
         ("loss", None if run.loss is None else f"{run.loss:.4f}"),
         ("learning rate", None if run.learning_rate is None else rate(run.learning_rate)),
-        (run.metric or "metric", None if run.value is None else f"{run.value:.4g} (best {run.best:.4g})"),
+        (run.metric or "metric", None if run.value is None else f"{run.value:.4g}{_best(run.best)}"),
         ("speed", None if run.units_per_s is None else f"{quantity(run.units_per_s)} {run.unit}/s"),
         ("left", None if run.eta_s is None else duration(run.eta_s)),
+        ("next", _next(run)),
     ]
     return "\n".join(f"{name:14}{text}" for name, text in pairs if text is not None)
+
+
+def _best(value: float | None) -> str:
+    return "" if value is None else f" (best {value:.4g})"
+
+
+def _next(run: RunStatus) -> str | None:
+    """What one would probably want to do now."""
+    if run.state in ("waiting", "running"):
+        return f"highwater status {run.uri} --watch"
+    if run.state == "interrupted":
+        return f"highwater run SPEC --name {run.name}, with the SPEC and --set that it was started with"
+    return f"highwater report {run.uri} --open"
