@@ -144,6 +144,8 @@ def _tell_next(asked: Options, ended: Result, run: RunDir) -> None:
         _say(go_on(asked, ended.name))
     elif run.store.list(run.key("report.html")):
         _say(f"report: {run.uri}/report.html")
+    else:
+        _say(f"there is no report yet; write it with: highwater report {run.uri}")
 
 
 def _report(options: Namespace) -> int:

@@ -67,8 +67,9 @@ class Plain:
         """Write what is new."""
         told = [update for update in updates if update.kind != "checkpoint"]
         if self._first:
-            # Steps of an earlier driver are no progress of this one.
-            self._step = view.step
+            if view.lease is not None and view.lease.released:
+                # Steps of a driver that left are no progress of the next one.
+                self._step = view.step
             if len(told) > HISTORY:
                 self.say(f"... {len(told) - HISTORY} earlier lines left out")
                 told = told[-HISTORY:]
@@ -105,7 +106,7 @@ def _write_line(stream: TextIO, text: str) -> None:
 def progress(view: View) -> str:
     """Where the run is, in one line."""
     parts = [f"step {of(view.step, view.steps)}"]
-    if view.epochs:
+    if view.epoch or view.epochs:
         parts.append(epoch(view))
     parts += [f"{name} {text}" for name, text in numbers(view)]
     return "  ".join(parts)
@@ -113,7 +114,8 @@ def progress(view: View) -> str:
 
 def epoch(view: View) -> str:
     """The epoch that the run is in, counted from 1: `epoch 2/3`."""
-    current = view.epoch + 1
+    complete = view.phase == "ended" and view.step == view.steps
+    current = view.epoch if complete else view.epoch + 1
     return f"epoch {of(current if view.epochs is None else min(current, view.epochs), view.epochs)}"
 
 

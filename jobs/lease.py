@@ -177,6 +177,12 @@ class LeaseKeeper:
         finally:
             self._beating.release()
 
+    def forget(self) -> None:
+        """Stop beating and write no more, not even a release: the caller is about to remove the run."""
+        self._ended.set()
+        with self._beating:
+            self.lease = self.lease.model_copy(update={"released": True})
+
     def _loop(self) -> None:
         while not self._ended.wait(self._beat_s):
             self.beat()

@@ -8,6 +8,7 @@
       data/...                     what the data stage prepared (token arrays, vocabulary)
       stages/data.json             what each finished stage decided; a finished stage is not repeated
       metrics/0001-00000.jsonl     stream of rows, numbered by attempt and segment
+                                   (events and logs of drivers: by lease and segment)
       events/0001-00000.jsonl      stream of what happened and was decided
       logs/driver/0001-00000.log   stream of text; logs/rank-0/... for each rank
       checkpoints/00000120-0001/   one per saved step and attempt; manifest.json is written last

@@ -1,14 +1,16 @@
 """How an attempt's ranks are started: the Protocol that the driver knows, and processes of this machine.
 
-Ray's implementation is in `trainers.run`. This one needs no Ray: for bare GPU machines and for tests.
+Ray's implementation is in `trainers.ray_backend`. This one needs no Ray: for bare GPU machines and for tests.
 """
 
 from __future__ import annotations
 
 import os
 import pickle
+import signal
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +22,7 @@ from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, 
 
 from jobs.errors import HighwaterError, Reason
 from jobs.spec import JobSpec
+from jobs.specfile import spec_from_json
 from trainers.failures import classify
 from trainers.group import Alone, Distributed
 from trainers.loop import Outcome
@@ -76,7 +79,8 @@ class Processes:
     def fit(self, job: RankJob, spec: JobSpec, abort: Callable[[], bool]) -> Outcome:
         """One attempt. The file that ranks meet in and give their outcome through lies in a temporary folder."""
         if spec.workers == 1:
-            return run_rank(job, Alone(), device_of(spec, 0))
+            # Who loses the lease is asked to leave like one whose node goes; the save is then refused.
+            return run_rank(job, Alone(), device_of(spec, 0), preempted=abort)
         with tempfile.TemporaryDirectory(prefix="highwater-ranks-") as folder:
             context = start_processes(  # type: ignore[no-untyped-call]  # torch annotates it in part
                 _rank_process, (job, folder, spec.workers), nprocs=spec.workers, join=False, start_method=self._start
@@ -114,19 +118,31 @@ def _told(folder: Path) -> HighwaterError:
     return HighwaterError(message, Reason(reason))
 
 
+def _end_with(parent: int) -> None:
+    """End this rank when its driver is gone; torch's own way is a SIGINT, which ranks do not heed."""
+    while os.getppid() == parent:
+        time.sleep(0.2)
+    os._exit(1)
+
+
 def _rank_process(rank: int, job: RankJob, folder: str, workers: int) -> None:
     """What each process runs: join the others, train, leave the outcome."""
     # gloo listens on the address of the host's name by default, which a laptop off the network may not resolve.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
-    spec_gpus = job.spec["resources"]["gpus_per_worker"]
-    device = torch.device("cuda", rank) if spec_gpus else torch.device("cpu")
-    if spec_gpus:
+    # Ctrl-C in a terminal reaches the whole process group; the driver passes it on as a stop with a save.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    device = device_of(spec_from_json(job.spec), rank)
+    if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
         dist.init_process_group(
-            "nccl" if spec_gpus else "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=workers
+            "nccl" if device.type == "cuda" else "gloo",
+            init_method=f"file://{folder}/meet",
+            rank=rank,
+            world_size=workers,
         )
-        ended = run_rank(job, Distributed(), device)
+        ended = run_rank(job, Distributed(device), device)
     except Exception as error:
         reason, message = classify(error)
         Path(folder, f"error-{rank}").write_text(f"{reason}\n{message}", encoding="utf-8")

@@ -7,6 +7,7 @@ tensors, numbers, strings and containers of them, so loading runs no code (`weig
 from __future__ import annotations
 
 import io
+import pickle
 from typing import Any
 
 import torch
@@ -58,10 +59,20 @@ def write_state(run: RunDir, checkpoint: str, name: str, state: State) -> int:
     return buffer.tell()
 
 
-def read_state(run: RunDir, checkpoint: str, name: str, device: torch.device) -> State:
-    """One file of a checkpoint, its tensors on the device."""
+def read_state(run: RunDir, checkpoint: str, name: str) -> State:
+    """One file of a checkpoint, its tensors on the CPU; StorageError if it is damaged.
+
+    Not on the device: an optimizer leaves its step counters where they were loaded, and on a GPU it would
+    wait for each of them at every step.
+    """
     data = run.store.get(run.key(checkpoint, name))
-    state: State = torch.load(io.BytesIO(data), map_location=device, weights_only=True)
+    try:
+        state: State = torch.load(io.BytesIO(data), map_location="cpu", weights_only=True)
+    except (RuntimeError, EOFError, ValueError, KeyError, pickle.UnpicklingError) as error:
+        where = f"{run.uri}/{checkpoint}"
+        raise StorageError(
+            f"checkpoint {where} cannot be read ({name}: {type(error).__name__}); delete that folder and run again"
+        ) from error
     return state
 
 
@@ -106,10 +117,7 @@ def remove(run: RunDir, manifests: list[Manifest]) -> None:
         run.store.delete([run.key(manifest.key, name) for name in manifest.files])
 
 
-def load_shared(run: RunDir, manifest: Manifest, device: torch.device) -> State:
-    """What all ranks have in common."""
-    try:
-        return read_state(run, manifest.key, SHARED, device)
-    except (RuntimeError, EOFError, ValueError) as error:
-        where = f"{run.uri}/{manifest.key}"
-        raise StorageError(f"checkpoint {where} cannot be read ({error}); delete that folder and run again") from error
+def leftovers(run: RunDir, whole: list[Manifest]) -> list[str]:
+    """Keys below `checkpoints/` that belong to no finished checkpoint: saves that were cut off."""
+    kept = tuple(run.key(manifest.key) + "/" for manifest in whole)
+    return [entry.key for entry in run.store.list(run.key("checkpoints/")) if not entry.key.startswith(kept)]

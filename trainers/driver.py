@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from infra.storage import is_local
-from jobs.errors import EXIT_CODES, HighwaterError, Reason, SpecError, StorageError
+from jobs.errors import EXIT_CODES, HighwaterError, LeaseLostError, Reason, SpecError, StorageError
 from jobs.lease import LeaseKeeper, claim, this_process
 from jobs.rundir import STAGES, Attempt, Result, RunDir, numbered
 from jobs.spec import JobSpec
@@ -58,29 +58,33 @@ class Driver:
         Raises only what keeps it from owning the run; after that every end is a result with its reason. A run
         that is refused before it has any data is raised too, and leaves nothing: the name stays free.
         """
-        try:
-            return self._owned(until)
-        except RefusedError as error:
-            self._vanish()
-            raise HighwaterError(error.message, error.reason) from error
-
-    def _owned(self, until: str) -> Result | None:
         with LeaseKeeper(self.run, claim(self.run, now=time.time(), identity=this_process())) as keeper:
             self.keeper = keeper
-            self.number = max(self.run.numbers("attempts/"), default=0) + 1
-            logs = StreamWriter(self.run, "logs/driver", self.number, "log")
-            self.events = StreamWriter(self.run, "events", self.number)
-            with logging_to(logs), Flusher([logs, self.events], self.run.store.flush_s), self._passing_stops_on():
-                try:
-                    return self._lead(until)
-                except Exception as error:
-                    # The edge of the run: whatever happened, its directory says so, and says it last.
-                    log.exception("the run failed")
-                    keeper.check()
-                    reason, message = classify(error)
-                    if EXIT_CODES[reason] == BAD_INPUT and self.number == 1 and not self.run.read("stages/data.json"):
-                        raise RefusedError(message, reason) from error
-                    return self._conclude(reason, message, None)
+            try:
+                return self._recorded(until)
+            except RefusedError as error:
+                keeper.forget()
+                self._vanish()
+                raise HighwaterError(error.message, error.reason) from error
+
+    def _recorded(self, until: str) -> Result | None:
+        """Lead the run with a log and events, numbered by lease: a driver may end before its first attempt."""
+        number = self.keeper.lease.number
+        logs = StreamWriter(self.run, "logs/driver", number, "log")
+        self.events = StreamWriter(self.run, "events", number)
+        with logging_to(logs), Flusher([logs, self.events], self.run.store.flush_s), self._passing_stops_on():
+            try:
+                return self._lead(until)
+            except LeaseLostError:
+                raise  # The run is another driver's: not a word more in its directory.
+            except Exception as error:
+                # The edge of the run: whatever happened, its directory says so, and says it last.
+                log.exception("the run failed")
+                self.keeper.check()
+                reason, message = classify(error)
+                if EXIT_CODES[reason] == BAD_INPUT and number == 1 and not self.run.read("stages/data.json"):
+                    raise RefusedError(message, reason) from error
+                return self._conclude(reason, message, None)
 
     def _vanish(self) -> None:
         """Remove the run directory; what cannot be removed must not hide why the run was refused."""
@@ -97,8 +101,9 @@ class Driver:
         self._data()
         if until == "data":
             return None
-        self.backend.ready()
-        self.backend.check_visible(self._local_paths())
+        if not self.stop.is_set():
+            self.backend.ready()
+            self.backend.check_visible(self._local_paths())
         while True:
             reason, message, outcome = self._attempt()
             self.keeper.check()
@@ -144,11 +149,14 @@ class Driver:
             outcome = self.backend.fit(job, self.spec, lambda: self.keeper.lost is not None)
         except Exception as error:  # Whatever a rank raised: `classify` sorts it.
             log.warning("attempt %d failed", attempt.number, exc_info=error)
-            return *classify(error), None
+            reason, message = classify(error)
+            if reason is Reason.LEASE_LOST:
+                raise LeaseLostError(message) from error
+            return reason, message, None
         return outcome.reason, outcome.message, outcome
 
     def _record_attempt(self, newest: Manifest | None) -> Attempt:
-        number = max([self.number - 1, *self.run.numbers("attempts/")]) + 1
+        number = max(self.run.numbers("attempts/"), default=0) + 1
         batch = self.spec.batch
         if not isinstance(batch, int):
             raise SpecError("batch: auto must be found before training")
@@ -170,7 +178,6 @@ class Driver:
                 "world_size",
                 f"{self.spec.workers} workers instead of {newest.workers}: the global batch stays "
                 f"{batch * self.spec.workers * self.spec.accumulation}, dropout masks and last bits differ",
-                step=newest.step,
             )
         return attempt
 
@@ -265,8 +272,11 @@ class Driver:
         def look() -> None:
             while not over.is_set():
                 if self.stop.wait(0.2):
-                    self.run.write(STOP, {"time": time.time(), "message": "a person asked the driver to stop"})
-                    return
+                    # Storage that fails now is asked again: a stop must not get lost.
+                    with suppress(StorageError):
+                        self.run.write(STOP, {"time": time.time(), "message": "a person asked the driver to stop"})
+                        return
+                    over.wait(1.0)
 
         thread = threading.Thread(target=look, name="stop", daemon=True)
         thread.start()

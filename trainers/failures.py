@@ -11,8 +11,20 @@ from jobs.errors import HighwaterError, Reason
 #: How torch's CPU allocator says that it is out of memory: a plain RuntimeError with these words.
 CPU_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
 
+#: How gloo and NCCL say that another rank is gone: RuntimeErrors with these words.
+BROKEN = (
+    "Connection closed by peer",
+    "Connection reset by peer",
+    "Broken pipe",
+    "remote process exited",
+    "Timed out waiting",
+)
+
 #: Class names of Ray's errors that mean a process or node is gone (matched by name: Ray is not imported here).
 LOST = {
+    "ActorUnschedulableError",
+    "DistBackendError",
+    "DistNetworkError",
     "ActorDiedError",
     "ActorUnavailableError",
     "NodeDiedError",
@@ -36,12 +48,14 @@ def classify(error: BaseException) -> tuple[Reason, str]:
             return Reason.OUT_OF_MEMORY, f"a worker ran out of memory: {first_line(cause)}"
         if type(cause).__name__ == "OutOfMemoryError":
             return Reason.OUT_OF_MEMORY, f"Ray ended a worker because the node ran out of memory: {first_line(cause)}"
+    if any("WorkerGroupStartupTimeoutError" in _names(cause) for cause in chain):
+        return Reason.WORKER_LOST, "the workers did not start in time: the cluster has no room for them just now"
     if any(_names(cause) & LOST for cause in chain):
         return Reason.WORKER_LOST, f"a worker process was lost: {first_line(chain[-1])}"
     if any("PreemptionError" in _names(cause) for cause in chain):
         return Reason.PREEMPTED, "a node was taken away before the workers had left it"
     # A peer that vanished shows up first as a broken collective on the ranks that are left.
-    if any("Connection closed by peer" in str(cause) or "Connection reset by peer" in str(cause) for cause in chain):
+    if any(words in str(cause) for cause in chain for words in BROKEN):
         return Reason.WORKER_LOST, "a worker process was lost: its connection to the others broke"
     return Reason.USER_CODE, f"{type(chain[-1]).__name__}: {first_line(chain[-1])}"
 

@@ -52,26 +52,27 @@ class Alone:
 class Distributed:
     """The default process group of torch.distributed, which the caller has set up (Ray Train, torchrun)."""
 
-    def __init__(self) -> None:
+    def __init__(self, device: torch.device) -> None:
+        """`device` is where this rank computes: what the process group's backend can reduce."""
+        self.device = device
         self.rank = dist.get_rank()
         self.world_size = dist.get_world_size()
 
     def wrap(self, model: nn.Module) -> nn.Module:
         """The model in DistributedDataParallel."""
-        device = next(model.parameters()).device
         # DDP regroups its buckets after the first backward pass, and a ring all-reduce of three or more
         # ranks sums an element in an order that depends on its place in the bucket. A resumed process
         # would then differ in the last bits at its first step. Looking for unused parameters keeps the
         # buckets as they are; on a GPU, where no bit-equality is promised, speed comes first.
         return DistributedDataParallel(
             model,
-            device_ids=[device.index] if device.type == "cuda" else None,
+            device_ids=[self.device.index] if self.device.type == "cuda" else None,
             broadcast_buffers=False,
-            find_unused_parameters=device.type == "cpu" and self.world_size > 2,
+            find_unused_parameters=self.device.type == "cpu" and self.world_size > 2,
         )
 
     def reduce(self, values: torch.Tensor, op: Op = "sum") -> torch.Tensor:
-        """All-reduce of a copy."""
-        total = values.clone()
+        """All-reduce of a copy, which lies on this rank's device."""
+        total = values.to(self.device, copy=True)
         dist.all_reduce(total, dist.ReduceOp.SUM if op == "sum" else dist.ReduceOp.MAX)
         return total

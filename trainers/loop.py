@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from jobs.errors import LossNanError, Reason
-from trainers.group import Op
+from trainers.group import Group
 from trainers.optim import should_average
 from trainers.schedule import rate_at
 from trainers.session import Session
@@ -30,26 +30,8 @@ MAX_PENDING = 256
 """Steps between two syncs at most, however short they are."""
 
 
-class Worker(Protocol):
+class Worker(Group, Protocol):
     """What the loop needs of the world: other ranks, a place to save, someone to tell."""
-
-    @property
-    def rank(self) -> int:
-        """This process's number, from 0."""
-        ...
-
-    @property
-    def world_size(self) -> int:
-        """Number of ranks."""
-        ...
-
-    def wrap(self, model: nn.Module) -> nn.Module:
-        """The model as one whose backward pass averages gradients over ranks. Collective."""
-        ...
-
-    def reduce(self, values: torch.Tensor, op: Op = "sum") -> torch.Tensor:
-        """Sum or maximum over ranks. Collective."""
-        ...
 
     def restore(self, session: Session) -> None:
         """Load the checkpoint this attempt goes on from, if there is one."""
@@ -120,6 +102,8 @@ def train(session: Session, worker: Worker, clock: Callable[[], float] = time.mo
     worker.restore(session)
     session.wrapped = worker.wrap(session.model).train()
     pending, progress = Pending(clock), session.progress
+    if ended := stopped_early(session, worker):
+        return ended
     begun = clock() - progress.seconds
     for epoch, start, count in session.plan.remaining(progress.step):
         if start == 0:
@@ -152,11 +136,17 @@ def settle(session: Session, worker: Worker, pending: Pending) -> Outcome | None
         pending.saved_at = pending.clock()
     if flags.stop and not last:
         return outcome(session, flags.stop, f"saved at step {progress.step} and left")
-    if not last and spec.evaluation.patience and progress.bad_evaluations >= spec.evaluation.patience:
-        message = f"stopped early: no better {session.task.metric} in {progress.bad_evaluations} evaluations"
-        worker.event("early_stop", message, step=progress.step)
-        return outcome(session, Reason.DONE, message)
-    return None
+    return stopped_early(session, worker) if evaluate_due and not last else None
+
+
+def stopped_early(session: Session, worker: Worker) -> Outcome | None:
+    """The end of a run whose metric has not become better for as many evaluations as the spec has patience for."""
+    progress, patience = session.progress, session.spec.evaluation.patience
+    if patience is None or progress.bad_evaluations < patience:
+        return None
+    message = f"stopped early: no better {session.task.metric} in {progress.bad_evaluations} evaluations"
+    worker.event("early_stop", message, step=progress.step)
+    return outcome(session, Reason.DONE, message)
 
 
 def take_step(session: Session, step: Step, pending: Pending) -> None:
@@ -201,9 +191,12 @@ def sync(session: Session, worker: Worker, pending: Pending) -> Flags:
     norms = torch.stack(pending.norms).tolist() if pending.norms else []
     for row, total, norm in zip(pending.rows, agreed[4:], norms, strict=True):
         worker.report(row | {"loss": total / worker.world_size, "grad_norm": norm})
-        if not math.isfinite(total):
+        # The step of a gradient that is not finite has ruined the weights, though its loss was still fine;
+        # only the scaler of fp16 skips such a step by itself.
+        if not math.isfinite(total) or not (math.isfinite(norm) or session.scaler.is_enabled()):
+            what = f"loss became {total}" if not math.isfinite(total) else f"gradient's norm became {norm}"
             raise LossNanError(
-                f"the training loss became {total} at step {row['step']} (rate {row['rate']:.3g}); "
+                f"the training {what} at step {row['step']} (rate {row['rate']:.3g}); "
                 "try a lower learning_rate, or clip_norm, under another name"
             )
     pending.clear(int(agreed[3]))

@@ -27,9 +27,9 @@ def should_average(history: Sequence[float], goal: Literal["min", "max"], trigge
 
     The non-monotone trigger of NT-ASGD (Merity et al. 2017, algorithm 1).
     """
-    if len(history) <= trigger:
+    earlier = history[: -trigger - 1]
+    if not earlier:
         return False
-    earlier = history[:-trigger]
     return history[-1] > min(earlier) if goal == "min" else history[-1] < max(earlier)
 
 

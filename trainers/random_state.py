@@ -10,7 +10,8 @@ import torch
 
 
 def seed_all(seed: int) -> None:
-    """Seed Python's, NumPy's and torch's generators, CUDA's among them."""
+    """Seed Python's, NumPy's and torch's generators, CUDA's among them. Any integer will do."""
+    seed %= 2**63  # what torch takes
     random.seed(seed)
     np.random.seed(seed % 2**32)
     torch.manual_seed(seed)

@@ -58,13 +58,22 @@ def run_rank(
                 announce(session, worker)
                 ended = train(session, worker)
                 if group.rank == 0 and ended.reason == Reason.DONE:
-                    run.write("examples.json", session.task.examples(session.averager.evaluated(session.model)))
+                    show_examples(session, run)
                 return ended
         except Exception:
             log.exception("rank %d of attempt %d failed", group.rank, job.attempt)
             raise
         finally:
             worker.close()
+
+
+def show_examples(session: Session, run: RunDir) -> None:
+    """Write what the model does, for the report; the run is done and saved whether this works or not."""
+    try:
+        run.write("examples.json", session.task.examples(session.averager.evaluated(session.model)))
+    except Exception:
+        # A task's own code may raise anything, and must not undo a finished training.
+        log.exception("the examples for the report could not be made")
 
 
 def _batch(spec: JobSpec) -> int:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import tempfile
+import threading
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as WaitTimeoutError
@@ -17,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
+import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.errors import LeaseLostError, RayError, StorageError
@@ -43,7 +46,9 @@ ENVIRONMENT = {
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
 OBJECT_STORE_BYTES = 256 * 1024**2
-PROPAGATED = ("AWS_", "HIGHWATER_", "OMP_", "GLOO_", "NCCL_", "PYTHONDONTWRITEBYTECODE")
+#: Set by whoever runs a cluster that adds nodes on demand: then workers are waited for.
+GROWS = "HIGHWATER_CLUSTER_GROWS"
+GROWTH_S = "1800"
 
 
 class RayTrain:
@@ -65,14 +70,23 @@ class RayTrain:
         """Wait for Ray; RayError if it cannot be reached or lacks room."""
         if self._starting is not None:
             self._starting.result()
+        # Ray puts a handler of its own below Python's that ends the process 3 s after a SIGTERM. Setting
+        # Python's handlers again removes it, so that a stop may take the time of a save.
+        if threading.current_thread() is threading.main_thread():
+            for number in (signal.SIGINT, signal.SIGTERM):
+                signal.signal(number, signal.getsignal(number))
 
     def _start(self, spec: JobSpec) -> None:
         for name, value in ENVIRONMENT.items():
             os.environ.setdefault(name, value)
+        if os.environ.get(GROWS):
+            os.environ.setdefault("RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S", GROWTH_S)
         quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-        quiet["runtime_env"] = {"env_vars": worker_environment(os.environ, spec)}
         try:
             if self._address is None:
+                # Ray sets OMP_NUM_THREADS to a worker's CPUs, 1 by default, before torch is loaded. The
+                # environment is inherited: a runtime_env would be slower, and Ray logs what is in one.
+                os.environ["OMP_NUM_THREADS"] = str(spec.threads)
                 # "local" never joins another Ray of this machine, even when RAY_ADDRESS is set.
                 ray.init(
                     address="local",
@@ -82,25 +96,32 @@ class RayTrain:
                     **quiet,
                 )
             else:
+                variables = {"OMP_NUM_THREADS": str(spec.threads)}
+                if not os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):  # A job's own runtime_env reaches its workers.
+                    quiet["runtime_env"] = {"env_vars": variables}
                 ray.init(address=self._address, **quiet)
-        except (ConnectionError, RuntimeError, ValueError, OSError) as error:
+        except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
             where = self._address or "this machine"
-            first = str(error).splitlines()[0] if str(error) else type(error).__name__
+            first = str(error).splitlines()[0][:200] if str(error) else type(error).__name__
             raise RayError(f"no Ray at {where}: {first}; start one with `ray start --head` or drop --ray") from error
         self._check_room(spec)
 
     def _check_room(self, spec: JobSpec) -> None:
         """Say what the cluster lacks before anything waits for it, unless it may grow by itself."""
-        if self._address is None:
+        if os.environ.get(GROWS):
             return
+        where = "this machine" if self._address is None else "the Ray cluster"
         has = ray.cluster_resources()
         for kind, each in (("CPU", spec.resources.cpus_per_worker), ("GPU", spec.resources.gpus_per_worker)):
-            if each * spec.workers > has.get(kind, 0.0) and not os.environ.get("HIGHWATER_CLUSTER_GROWS"):
+            if each * spec.workers > has.get(kind, 0.0):
                 raise RayError(
-                    f"{spec.workers} workers with {each:g} {kind}s each need {each * spec.workers:g} {kind}s and the "
-                    f"Ray cluster has {has.get(kind, 0.0):g}; lower workers, or set HIGHWATER_CLUSTER_GROWS=1 if it "
+                    f"{spec.workers} workers with {each:g} {kind}s each need {each * spec.workers:g} {kind}s and "
+                    f"{where} has {has.get(kind, 0.0):g}; lower workers or resources, or set {GROWS}=1 if the cluster "
                     "adds nodes by itself"
                 )
+        wanted = spec.resources.accelerator_type
+        if wanted and f"accelerator_type:{wanted}" not in has:
+            raise RayError(f"{where} has no accelerator of type {wanted}; change resources.accelerator_type")
 
     def check_visible(self, paths: list[str]) -> None:
         """StorageError if a node of the cluster lacks one of the local paths."""
@@ -126,7 +147,7 @@ class RayTrain:
         with tempfile.TemporaryDirectory(prefix="highwater-ray-") as folder:
             trainer = ray.train.torch.TorchTrainer(
                 _rank,
-                train_loop_config={"job": job},
+                train_loop_config={"job": job, "environment": credentials(os.environ)},
                 scaling_config=ray.train.ScalingConfig(
                     num_workers=spec.workers,
                     use_gpu=spec.resources.gpus_per_worker > 0,
@@ -160,11 +181,9 @@ def resources(spec: JobSpec) -> dict[str, float]:
     return wanted
 
 
-def worker_environment(environ: Mapping[str, str], spec: JobSpec) -> dict[str, str]:
-    """Environment variables that every worker needs, wherever it runs."""
-    kept = {name: value for name, value in environ.items() if name.startswith(PROPAGATED)}
-    # Ray sets OMP_NUM_THREADS to the worker's CPUs, which is 1 by default, before torch is loaded.
-    return kept | {"OMP_NUM_THREADS": str(spec.threads)}
+def credentials(environ: Mapping[str, str]) -> dict[str, str]:
+    """What a worker needs to reach S3 as the driver does. Not in a runtime_env: Ray writes those into its logs."""
+    return {name: value for name, value in environ.items() if name.startswith("AWS_")}
 
 
 def _wait(future: Future[Any], abort: Callable[[], bool]) -> Any:  # noqa: ANN401 - ray.train.Result is untyped
@@ -189,9 +208,11 @@ def _rank(config: dict[str, Any]) -> Outcome:
     from trainers.group import Alone, Distributed
     from trainers.rank import run_rank
 
+    for name, value in config["environment"].items():
+        os.environ.setdefault(name, value)
     alone = ray.train.get_context().get_world_size() == 1
     device = ray.train.torch.get_device()
-    return run_rank(config["job"], Alone() if alone else Distributed(), device, preempted=_is_preempted)
+    return run_rank(config["job"], Alone() if alone else Distributed(device), device, preempted=_is_preempted)
 
 
 def _is_preempted() -> bool:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from itertools import accumulate
 
 from jobs.spec import Schedule
 
@@ -15,19 +18,19 @@ class Plan:
 
     epochs: tuple[int, ...]
 
+    @cached_property
+    def _ends(self) -> tuple[int, ...]:
+        """Steps done at the end of each epoch."""
+        return tuple(accumulate(self.epochs))
+
     @property
     def steps(self) -> int:
         """Optimizer steps of the whole run."""
-        return sum(self.epochs)
+        return self._ends[-1] if self._ends else 0
 
     def epoch_of(self, step: int) -> int:
         """Number of epochs that are complete after `step` steps."""
-        done = 0
-        for epoch, length in enumerate(self.epochs):
-            done += length
-            if step < done:
-                return epoch
-        return len(self.epochs)
+        return bisect_right(self._ends, step)
 
     def ends_epoch(self, step: int) -> bool:
         """Whether the step with this number (1-based) is the last of an epoch."""
@@ -35,7 +38,7 @@ class Plan:
 
     def first_step(self, epoch: int) -> int:
         """Steps done when the epoch begins."""
-        return sum(self.epochs[:epoch])
+        return self._ends[epoch - 1] if epoch else 0
 
     def remaining(self, step: int) -> Iterator[tuple[int, int, int]]:
         """(epoch, step within it to begin at, steps to take) from `step` on to the end of the run."""

@@ -76,7 +76,6 @@ class Session:
             "optimizer": self.optimizer.state_dict(),
             "scaler": self.scaler.state_dict(),
             "averager": self.averager.state_dict(),
-            "peak_rate": self.peak_rate,
         }
 
     def rank_state(self) -> dict[str, Any]:
@@ -93,7 +92,7 @@ class Session:
 
     def load_rank(self, state: dict[str, Any]) -> None:
         """Go on from this rank's own saved state: same world size and batch as then."""
-        self.carries = [tuple(carry) for carry in state["carries"]]
+        self.carries = [tuple(tensor.to(self.shard.device) for tensor in carry) for carry in state["carries"]]
         random_state.restore(state["random"])
 
     def load_reshaped(self, states: list[dict[str, Any]]) -> None:
@@ -104,7 +103,7 @@ class Session:
         """
         rows = global_rows([[tuple(c) for c in state["carries"]] for state in states])
         self.carries = [
-            tuple(tensor[self.shard.rows(micro)].contiguous() for tensor in rows)
+            tuple(tensor[self.shard.rows(micro)].to(self.shard.device, copy=True) for tensor in rows)
             for micro in range(self.shard.accumulation)
         ]
         random_state.seed_all((self.spec.seed * 1_000_003 + self.progress.step) * 4099 + self.shard.rank)

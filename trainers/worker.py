@@ -70,7 +70,7 @@ class RunWorker:
         self._metrics = StreamWriter(run, "metrics", attempt)
         self._events = StreamWriter(run, "events/ranks", attempt)
         self._stop = StopWatch(run, max(1.0, run.store.flush_s / 2)) if self._leads else None
-        self._kept: list[Manifest] = checkpoint.finished(run) if self._leads else []
+        self._kept: list[Manifest] = []
 
     @property
     def rank(self) -> int:
@@ -118,27 +118,29 @@ class RunWorker:
 
     def restore(self, session: Session) -> None:
         """Load the checkpoint that the driver chose for this attempt, for whatever world size wrote it."""
+        if self._leads:
+            self._kept = checkpoint.finished(self._run)
+            self._run.store.delete(checkpoint.leftovers(self._run, self._kept))
         if self._resume_from is None:
             return
         manifest = self._run.read_as(f"{self._resume_from}/manifest.json", Manifest)
         if manifest is None:
             raise StorageError(f"checkpoint {self._run.uri}/{self._resume_from} is gone; run again to use another")
-        device = session.shard.device
-        session.load_shared(checkpoint.load_shared(self._run, manifest, device))
+        session.load_shared(checkpoint.read_state(self._run, manifest.key, checkpoint.SHARED))
         shard = session.shard
         if (manifest.workers, manifest.batch, manifest.accumulation) == (
             shard.workers,
             shard.batch,
             shard.accumulation,
         ):
-            session.load_rank(self._read_rank(manifest, shard.rank, device))
+            session.load_rank(self._read_rank(manifest, shard.rank))
             return
         if manifest.workers * manifest.batch * manifest.accumulation != shard.global_batch:
             raise SpecError(f"checkpoint {manifest.key} has another global batch than {shard.global_batch}")
-        session.load_reshaped([self._read_rank(manifest, rank, device) for rank in range(manifest.workers)])
+        session.load_reshaped([self._read_rank(manifest, rank) for rank in range(manifest.workers)])
 
-    def _read_rank(self, manifest: Manifest, rank: int, device: torch.device) -> dict[str, Any]:
-        return checkpoint.read_state(self._run, manifest.key, checkpoint.rank_file(rank), device)
+    def _read_rank(self, manifest: Manifest, rank: int) -> dict[str, Any]:
+        return checkpoint.read_state(self._run, manifest.key, checkpoint.rank_file(rank))
 
     def save(self, session: Session) -> None:
         """Write a checkpoint of all ranks, committed on return. Collective.
@@ -219,7 +221,6 @@ class RunWorker:
             raise LeaseLostError(f"run {self._run.name} is led by another driver; this worker writes no more")
 
     def close(self) -> None:
-        """Flush what is left; errors are the caller's to see."""
+        """Look for a stop no more."""
         if self._stop:
             self._stop.close()
-        self.flush()

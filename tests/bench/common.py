@@ -48,7 +48,7 @@ def in_child(work: Callable[[], object]) -> int:
             torch.set_num_threads(1)
             work()
             code = 0
-        except Exception:  # The edge of a process: it must not go on as a second parent.
+        except Exception:  # noqa: BLE001 - a process edge: the child must not go on as a second parent
             traceback.print_exc()
         finally:
             os._exit(code)

@@ -163,7 +163,7 @@ def measure(pairs: int, block: int, folder: Path) -> tuple[Timer, dict[int, floa
     shard = Shard(0, 1, spec.batch, 1, CPU)
     task = Turns(spec, folder / "data", shard)
     run = RunDir(open_store(spec.storage), "overhead")
-    worker = RunWorker(run, Alone(), 1, None)
+    worker = RunWorker(run, Alone(), 1, None, lease=1)
     bare = Bare(spec, task, twin(spec, task), total)
     session = Session(spec, task, shard)
     task.timer = Timer(worker, bare, block, pairs)

@@ -372,18 +372,24 @@ def test_a_broken_record_is_named(text: str, place: Path, capsys: Capture) -> No
 # A loss that is no number
 
 
-def test_a_loss_that_is_not_finite(place: Path, spec_file: Callable[..., str]) -> None:
+def test_a_loss_that_is_not_finite(place: Path, spec_file: Callable[..., str], capsys: Capture) -> None:
+    from trainers import run
+
     spec = spec_file(learning_rate=1e30, checkpointing={"every_steps": 1}, schedule={"warmup_share": 0.9})
-    for start in (0, 1):
-        code, out, err = highwater("run", spec, "--name", "first", "--ray", "none")
-        assert (code, err) == (3, "")
-        (told,) = [line for line in out.splitlines() if "loss_nan: " in line and "the training loss became" in line]
-        assert " at step " in told
-        assert "lower learning_rate" in told
-        assert (place / "first" / "report.html").exists()
-        run = RunDir(open_store(str(place)), "first")
-        saved = finished(run)[-1].step
-        assert saved > 0
-        if start:
-            assert f"run first goes on from step {saved}" in out
-            assert run.attempts()[-1].resumed_step == saved
+    code, out, err = highwater("run", spec, "--name", "first", "--ray", "none")
+    assert (code, err) == (3, "")
+    told = [line for line in out.splitlines() if "loss_nan: the training loss became" in line]
+    assert len(told) == 1
+    assert " at step " in told[0]
+    assert "try a lower learning_rate" in told[0]
+    assert out.splitlines()[-1] == f"report: {place}/first/report.html"
+    assert (place / "first" / "report.html").exists()
+    mine = RunDir(open_store(str(place)), "first")
+    saved = finished(mine)[-1].step
+    assert saved > 0
+    # Again, in this process, as it starts quicker.
+    assert run.main([spec, "--name", "first", "--ray", "none"]) == 3
+    assert f"attempt 2 goes on from step {saved}" in capsys.readouterr().out
+    assert mine.attempts()[-1].resumed_step == saved
+    assert cli.main(["run", spec, "--name", "first", "--ray", "none", "--dry-run"]) == 0
+    assert f"run first goes on from step {saved}" in capsys.readouterr().out

@@ -17,7 +17,7 @@ import torch._dynamo  # an optimizer's first use loads it for seconds; forked ch
 
 from infra.storage import open_store
 from jobs.admission import Verdict, admit, read_run
-from jobs.errors import DataError, NameInUseError, Reason
+from jobs.errors import DataError, HighwaterError, NameInUseError, Reason
 from jobs.rundir import Result, RunDir
 from jobs.spec import JobSpec
 from trainers import checkpoint
@@ -165,12 +165,14 @@ def test_two_workers_follow_one_over_the_same_global_rows_without_dropout(tmp_pa
     assert worst <= 1e-5
 
 
-def test_bad_data_ends_with_its_reason_and_a_result(tmp_path: Path) -> None:
-    spec = tiny_spec(tmp_path, batch=100_000)
-    result = lead(spec, "x")
+def test_bad_data_is_refused_and_leaves_the_name_free(tmp_path: Path) -> None:
+    with pytest.raises(HighwaterError, match="tokens") as refused:
+        lead(tiny_spec(tmp_path, batch=100_000), "x")
+    assert refused.value.reason is Reason.BAD_DATA
+    assert not (tmp_path / "runs" / "x").exists()
+    result = lead(tiny_spec(tmp_path, steps=2), "x")
     assert result is not None
-    assert result.reason is Reason.BAD_DATA
-    assert "tokens" in result.message
+    assert result.reason is Reason.DONE
 
 
 class Flaky(Processes):

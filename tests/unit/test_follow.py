@@ -270,7 +270,9 @@ def test_an_end_is_told_with_metric_and_baseline(fake: FakeRun) -> None:
     follower = Follower(fake.dir)
     fake.result()
     (update,) = follower.poll()
-    assert line(follower.view, update).endswith("done in 6:40 of training: Trained 3 epochs; best perplexity 200 (baseline 700)")
+    assert line(follower.view, update).endswith(
+        "done in 6:40 of training: Trained 3 epochs; best perplexity 200 (baseline 700)"
+    )
     assert sizes(follower.view) == "global batch 32 = batch 16 x 2 workers"
     assert progress(follower.view).startswith("step 300/300  epoch 3")
 

@@ -7,6 +7,7 @@ from jobs.errors import LossNanError, Reason
 from jobs.spec import Checkpointing, Evaluation, Optimizer, Schedule
 from trainers import loop
 from trainers.loop import Pending, take_step, train
+from trainers.optim import should_average
 from trainers.session import global_rows
 from trainers.task import Shard
 
@@ -62,6 +63,42 @@ def test_the_loss_that_is_not_a_number_ends_the_run_before_it_is_saved() -> None
     assert max(worker.saves) < 12
     assert worker.saved is not None
     assert all(torch.isfinite(t).all() for t in worker.saved["shared"]["model"].values())
+
+
+def test_a_gradient_that_is_not_a_number_is_not_saved_either(monkeypatch: pytest.MonkeyPatch) -> None:
+    spec = toy_spec(checkpointing=Checkpointing(every_steps=1, every_s=1e9))
+    worker, session = MemoryWorker(), toy_session(spec)
+    ordinary = loop.clip
+
+    def clip(model: torch.nn.Module, limit: float | None) -> torch.Tensor:
+        norm = ordinary(model, limit)
+        return norm * float("nan") if session.progress.step == 5 else norm  # of step 6, whose loss is fine
+
+    monkeypatch.setattr(loop, "clip", clip)
+    with pytest.raises(LossNanError, match="norm became nan at step 6"):
+        train(session, worker)
+    assert worker.saves == [1, 2, 3, 4, 5]
+
+
+def test_a_run_that_stopped_early_stays_stopped() -> None:
+    still = {"learning_rate": 1e-9, "schedule": Schedule(kind="constant"), "evaluation": Evaluation(patience=1)}
+    spec = toy_spec(epochs=30, **still)
+    ended, worker = run(spec, dropout=0.0)
+    assert ended.step < ended.steps
+    again, resumed = run(spec, MemoryWorker(saved=worker.saved), dropout=0.0)
+    assert (again.step, again.message, resumed.curve()) == (ended.step, ended.message, [])
+
+
+@pytest.mark.parametrize("seed", [0, 2**33, 2**63 - 1])
+def test_any_seed_of_the_spec_trains(seed: int) -> None:
+    assert run(toy_spec(seed=seed, epochs=1))[0].reason is Reason.DONE
+
+
+def test_the_average_begins_when_the_metric_is_worse_than_it_was_so_many_evaluations_ago() -> None:
+    assert not should_average([1.0, 2.0], "min", 1)
+    assert should_average([1.0, 2.0, 1.5], "min", 1)
+    assert not should_average([1.0, 2.0, 0.5], "min", 1)
+    assert should_average([0.9, 0.5, 0.8], "max", 1)
 
 
 def test_early_stop_ends_after_the_set_number_of_bad_evaluations() -> None:
