@@ -70,6 +70,9 @@ def picture(view: View, events: list[str], console: Console, now: float, *, watc
     parts += [_cut(text, "dim") for text in events]
     if view.phase == "ended":
         parts.append(_cut(outcome(view), _colour(view), wrap=True))
+    elif watched:
+        # A terminal writes ^C where the cursor is; at the end of a full line that would push the picture down.
+        parts.append(Text())
     return Group(*parts)
 
 

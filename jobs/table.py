@@ -60,5 +60,7 @@ def _next(run: RunStatus) -> str | None:
     if run.state in ("waiting", "running"):
         return f"highwater status {run.uri} --watch"
     if run.state == "interrupted":
+        if not run.uri.startswith("s3://"):
+            return f"highwater run {run.uri}/spec.json --name {run.name}"
         return f"highwater run SPEC --name {run.name}, with the SPEC and --set that it was started with"
     return f"highwater report {run.uri} --open"

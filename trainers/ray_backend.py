@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import socket
 import tempfile
 import threading
 from collections.abc import Callable, Mapping
@@ -96,6 +97,7 @@ class RayTrain:
                     **quiet,
                 )
             else:
+                check_listening(self._address)
                 variables = {"OMP_NUM_THREADS": str(spec.threads)}
                 if not os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):  # A job's own runtime_env reaches its workers.
                     quiet["runtime_env"] = {"env_vars": variables}
@@ -171,6 +173,13 @@ class RayTrain:
             with suppress(RayError):
                 self._starting.result()
             ray.shutdown()
+
+
+def check_listening(address: str) -> None:
+    """OSError at once if nothing listens at host:port; Ray itself would try for minutes."""
+    host, colon, port = address.rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
 
 
 def resources(spec: JobSpec) -> dict[str, float]:

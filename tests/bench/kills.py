@@ -97,7 +97,8 @@ class Command:
         environment = os.environ | {SPEC_VARIABLE: spec.model_dump_json(), "RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S": "0"}
         environment.pop("RAY_ADDRESS", None)
         command = [sys.executable, "-m", "trainers.run", "-", "--name", name, "--quiet"]
-        self._process = subprocess.Popen(command, env=environment, cwd=ROOT)
+        # Ray tells of a lost worker on stdout, whatever the driver prints.
+        self._process = subprocess.Popen(command, env=environment, cwd=ROOT, stdout=subprocess.DEVNULL)
         self.pid = self._process.pid
 
     def over(self) -> bool:

@@ -105,11 +105,12 @@ def wait_for_step_of_attempt(run: RunDir, attempt: int, driver: subprocess.Popen
     pytest.fail(f"attempt {attempt} never trained")
 
 
-def test_a_signal_saves_and_leaves(tmp_path: Path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_saves_and_leaves(tmp_path: Path, number: signal.Signals) -> None:
     driver = start(spec(tmp_path, steps=100_000), "stopped")
     run = run_of(tmp_path, "stopped")
     wait_for_step(run, 20, driver)
-    driver.send_signal(signal.SIGINT)
+    driver.send_signal(number)
     assert driver.wait(60) == 130
     result = run.result()
     assert result is not None

@@ -1,4 +1,5 @@
 import math
+from itertools import pairwise
 
 import pytest
 
@@ -12,8 +13,8 @@ def test_one_cycle_rises_to_the_peak_and_falls_to_the_end() -> None:
     assert rates[0] == pytest.approx(1 / 25)
     assert rates[25] == pytest.approx(1.0)
     assert rates[-1] == pytest.approx(1e-4)
-    assert all(b > a for a, b in zip(rates[:25], rates[1:26], strict=True))
-    assert all(b < a for a, b in zip(rates[25:-1], rates[26:], strict=True))
+    assert all(b > a for a, b in pairwise(rates[:26]))
+    assert all(b < a for a, b in pairwise(rates[25:]))
 
 
 @pytest.mark.parametrize("steps", [1, 2, 3])
