@@ -11,7 +11,7 @@ from typing import Literal, Protocol
 
 from infra.rayjobs import RayJobs, token_from_environment
 from infra.storage import check, open_store
-from jobs import remote, submit
+from jobs import remote, spec_checks, submit
 from jobs.admission import Admission, Seen, Verdict, admit, read_run
 from jobs.attach import AttachedDriver
 from jobs.display import Display, Plain, Silent, outcome
@@ -87,7 +87,7 @@ def prepared(options: Options, now: float | None = None) -> Prepared:
     check_built(spec)
     check_stage(options.until)
     if options.storage is not None:
-        spec = spec.model_copy(update={"storage": options.storage})
+        spec = spec.model_copy(update={"storage": checked_place(options.storage)})
     if options.ray is not None:
         submit.check_ray_address(options.ray)
         if remote.is_remote(options.ray):
@@ -98,6 +98,14 @@ def prepared(options: Options, now: float | None = None) -> Prepared:
     run = RunDir(store, name)
     seen = read_run(run, now)
     return Prepared(options, spec, run, seen, admit(seen, spec, now))
+
+
+def checked_place(storage: str) -> str:
+    """The value of --storage, by the same rule as a spec's; SpecError with what is allowed. Pure."""
+    try:
+        return spec_checks.place(storage)
+    except ValueError as error:
+        raise SpecError(f"--storage is {storage!r}, but must be {error}") from error
 
 
 def check_stage(until: str | None) -> None:

@@ -55,6 +55,8 @@ class Story:
     """Kills after which there were new ones of those."""
     attempt: int = 0
     """The newest attempt at the latest kill."""
+    outlived: int = 0
+    """Ranks that were still there when the run had finished, though their driver was killed."""
 
     def note(self, kind: str) -> None:
         """Count a kill, and see what it left half done."""
@@ -180,9 +182,23 @@ def torment(story: Story, start: Callable[[], Driver], kinds: list[str], instant
         met += family(driver)
         if not driver.over():
             os.kill(driver.pid, signal.SIGKILL)
-        for process in met:  # psutil knows a process by its start too: a number that was used again is safe.
+        left = forks()
+        story.outlived = len(left)
+        for process in met + left:  # psutil knows a process by its start too: a number that was used again is safe.
             with suppress(psutil.NoSuchProcess):
                 process.kill()
+
+
+def forks() -> list[psutil.Process]:
+    """What was forked from here and is still there: of this process group, with this command line."""
+    own = psutil.Process()
+    found: list[psutil.Process] = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, ProcessLookupError):
+            mine = os.getpgid(process.pid) == os.getpgid(0) and process.cmdline() == own.cmdline()
+            if mine and process != own and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+    return found
 
 
 def done(run: RunDir) -> bool:
@@ -273,7 +289,8 @@ def main() -> int:
     options = parser.parse_args()
     draw = random.Random(options.seed)
     began = time.monotonic()
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        tempfile.tempdir = folder  # Killed processes leave their temporary folders behind.
         stories = without_ray(Path(folder), 1, options.kills // 2, draw)
         stories += without_ray(Path(folder), 2, options.kills - options.kills // 2, draw)
         stories += with_ray(Path(folder), options.ray_kills, draw)
@@ -282,7 +299,9 @@ def main() -> int:
         resumes = sum(len(story.run.attempts()) - 1 for story, _ in stories)
         equal = sum(same(story, straight) for story, straight in stories)
         left = sum(len(torn(story.run)) for story, _ in stories)
+        outlived = sum(story.outlived for story, _ in stories)
     print(f"{inside} kills inside a write; {left} torn checkpoints and temporary files are still there at the end")
+    print(f"{outlived} ranks of killed drivers were still there when their run had finished")
     print(
         f"{kills.total()} kills ({listed(kills)}), {resumes} resumes, {time.monotonic() - began:.0f} s: "
         f"{equal} of {len(stories)} curves equal bit for bit (goal: all)"

@@ -97,6 +97,7 @@ def spec_file(tmp_path: Path) -> Callable[..., str]:
         (["--name", ""], "name"),
         (["--storage", "gs://bucket"], "gs://bucket"),
         (["--storage", "s3://"], "s3://"),
+        (["--storage", "s3://b/x", "--ray", "http://127.0.0.1:9"], "3 to 63"),
         (["--storage", ""], "storage"),
         (["--ray", "ray://head:10001"], "Ray Client"),
     ],

@@ -149,10 +149,10 @@ def test_an_endpoint_may_not_hold_keys() -> None:
 def test_corpora_labels_and_words() -> None:
     assert [spec_checks.corpus(c) for c in ("bundled:sotu", "cache:sotu", "a.txt", "s3://bucket/x")]
     for check, bad in ((spec_checks.corpus, "bundled:"), (spec_checks.corpus, "cache:../x"), (spec_checks.label, "-a")):
-        with pytest.raises(ValueError, match="[a-z]"):
+        with pytest.raises(ValueError, match=r"[a-z]"):
             check(bad)
     for bad in ("", "a b", "a\n"):
-        with pytest.raises(ValueError, match="[a-z]"):
+        with pytest.raises(ValueError, match=r"[a-z]"):
             spec_checks.word(bad)
 
 
