@@ -18,7 +18,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from jobs.display import Display
-from jobs.errors import EXIT_CODES, HighwaterError, MissingExtraError, RayError, Reason
+from jobs.errors import EXIT_CODES, HighwaterError, MissingExtraError, RayError, Reason, SpecError
 from jobs.process import process_mark
 from jobs.processes import end_session
 from jobs.spec import JobSpec
@@ -137,6 +137,11 @@ def require_train_extra(modules: Sequence[str]) -> None:
 
 def check_ray_address(address: str) -> None:
     """Refuse what no driver understands. Pure."""
+    host, colon, port = address.rpartition(":")
+    if address not in ("auto", "none") and "://" not in address and not (host and colon and port.isdigit()):
+        raise SpecError(
+            f"--ray {address} is no address of a Ray; give auto, HOST:PORT, http://HOST:8265, or none for no Ray at all"
+        )
     if address.startswith("ray://"):
         raise RayError(
             f"{address} is a Ray Client address, through which no training runs; "

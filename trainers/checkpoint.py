@@ -14,7 +14,7 @@ import torch
 from pydantic import ValidationError
 
 from jobs.errors import NotFoundError, StorageError
-from jobs.rundir import Record, RunDir
+from jobs.rundir import Attempt, Record, RunDir
 
 State = dict[str, Any]
 SHARED = "shared.pt"
@@ -99,6 +99,20 @@ def _read_manifest(run: RunDir, key: str) -> Manifest | None:
     except (NotFoundError, ValidationError):
         # Deleted meanwhile, or torn by a store without atomic puts: not a checkpoint.
         return None
+
+
+def newest(manifests: list[Manifest], attempts: list[Attempt]) -> Manifest | None:
+    """The checkpoint to go on from: the newest one that is part of the run.
+
+    Ranks may outlive their driver for a moment and finish a save after the next attempt has begun at an
+    earlier step. The rows that led to such a save are dropped from the run (`jobs.rundir.live_rows`), so
+    the save is not part of it either.
+    """
+
+    def overtaken(manifest: Manifest) -> bool:
+        return any(a.number > manifest.attempt and a.resumed_step < manifest.step for a in attempts)
+
+    return next((manifest for manifest in reversed(manifests) if not overtaken(manifest)), None)
 
 
 def superfluous(manifests: list[Manifest], keep_last: int, keep_best: int, lower_is_better: bool) -> list[Manifest]:

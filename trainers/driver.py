@@ -135,9 +135,7 @@ class Driver:
         """Run the ranks once, from the newest checkpoint on."""
         if self.stop.is_set():
             return Reason.STOPPED, "stopped before training began", None
-        manifests = checkpoint.finished(self.run)
-        newest = manifests[-1] if manifests else None
-        attempt = self._record_attempt(newest)
+        attempt = self._record_attempt(checkpoint.newest(checkpoint.finished(self.run), self.run.attempts()))
         job = RankJob(
             spec=self.spec.model_dump(mode="json"),
             name=self.run.name,

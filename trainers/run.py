@@ -27,6 +27,7 @@ from jobs.names import check_name, fresh_name
 from jobs.rundir import STAGES, ObjectStore, Result, RunDir
 from jobs.spec import JobSpec
 from jobs.specfile import load_spec, spec_from_json
+from jobs.submit import check_ray_address
 from jobs.unbuilt import check_built
 
 if TYPE_CHECKING:
@@ -73,6 +74,8 @@ def drive(asked: argparse.Namespace) -> Result | None:
     """Admit and lead the run that the arguments ask for."""
     spec = read_spec(asked.spec, asked.set)
     check_built(spec)
+    if asked.ray:
+        check_ray_address(asked.ray)
     store = open_store(spec.storage, spec.storage_endpoint)
     check(store)
     check_probe(store, os.environ.get(PROBE_VARIABLE))

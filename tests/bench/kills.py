@@ -30,7 +30,8 @@ from jobs.errors import Reason
 from jobs.rundir import RunDir
 from jobs.spec import JobSpec
 from jobs.state import STATES, State
-from tests.bench.common import exit_code, finished, in_child, lead, run_of
+from tests.bench.common import exit_code
+from tests.led import finished, in_child, lead, run_of
 from tests.unit.tiny import curve, tiny_spec
 from trainers.run import SPEC_VARIABLE
 

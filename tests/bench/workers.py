@@ -18,7 +18,8 @@ from typing import Any
 from jobs.rundir import RunDir
 from jobs.spec import JobSpec
 from jobs.specfile import spec_from_json
-from tests.bench.common import exit_code, finished
+from tests.bench.common import exit_code
+from tests.led import finished
 from tests.unit.tiny import DROPOUT
 
 GOAL = 1e-5

@@ -40,9 +40,25 @@ def spec(folder: Path, **changes: Any) -> str:
     return json.dumps(document(folder, workers=2, batch=2, **(slow | changes)))
 
 
+STARTED: list[subprocess.Popen[bytes]] = []
+
+
 def start(spec_json: str, name: str, *more: str) -> subprocess.Popen[bytes]:
     command = [sys.executable, "-m", "trainers.run", "-", "--name", name, *more]
-    return subprocess.Popen(command, env=ENVIRONMENT | {"HIGHWATER_SPEC": spec_json}, cwd=ROOT, start_new_session=True)
+    environment = ENVIRONMENT | {"HIGHWATER_SPEC": spec_json}
+    STARTED.append(subprocess.Popen(command, env=environment, cwd=ROOT, start_new_session=True))
+    return STARTED[-1]
+
+
+@pytest.fixture(autouse=True)
+def _nothing_is_left() -> Iterator[None]:
+    """End the drivers that a failed test left behind."""
+    yield
+    for driver in STARTED:
+        if driver.poll() is None:
+            os.killpg(driver.pid, signal.SIGKILL)
+            driver.wait()
+    STARTED.clear()
 
 
 def run_of(folder: Path, name: str) -> RunDir:

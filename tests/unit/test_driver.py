@@ -12,52 +12,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
-import torch._dynamo  # an optimizer's first use loads it for seconds; forked children have it from here
 
-from infra.storage import open_store
-from jobs.admission import Verdict, admit, read_run
 from jobs.errors import DataError, HighwaterError, NameInUseError, Reason
-from jobs.rundir import Result, RunDir
 from jobs.spec import JobSpec
+from tests.led import in_child, lead, run_of
 from trainers import checkpoint
-from trainers.backend import Backend, Processes
-from trainers.driver import Driver
+from trainers.backend import Processes
 from trainers.loop import Outcome
 from trainers.rank import RankJob
-from trainers.run import in_effect, main
+from trainers.run import main
 
 from .tiny import curve, document, tiny_spec
-
-FORK = Processes(start="fork")  # torch is loaded already, and no threads run yet in a test's child
-
-
-def lead(spec: JobSpec, name: str, backend: Backend = FORK, stop: threading.Event | None = None) -> Result | None:
-    store = open_store(spec.storage)
-    run = RunDir(store, name)
-    admission = admit(read_run(run, time.time()), spec, time.time())
-    if admission.verdict is Verdict.FINISHED:
-        return run.result()
-    driver = Driver(in_effect(spec, admission, store), run, backend, stop or threading.Event())
-    return driver.lead()
-
-
-def run_of(spec: JobSpec, name: str) -> RunDir:
-    return RunDir(open_store(spec.storage), name)
-
-
-def in_child(work: Callable[[], object]) -> int:
-    """Run work in a forked child; its process id."""
-    pid = os.fork()
-    if pid == 0:
-        code = 1
-        try:
-            torch.set_num_threads(1)
-            work()
-            code = 0
-        finally:
-            os._exit(code)
-    return pid
 
 
 def kill_at_random(spec: JobSpec, name: str, draw: random.Random, longest_s: float) -> bool:
@@ -213,6 +178,25 @@ def test_the_newest_checkpoint_that_is_whole_is_used(tmp_path: Path) -> None:
     assert resumed < newest.step
     steps = [row["step"] for row in run.rows("metrics") if row["kind"] == "step"]
     assert steps == list(range(1, 26))
+
+
+def test_a_save_that_a_leftover_rank_finished_too_late_is_not_gone_on_from(tmp_path: Path) -> None:
+    saves = {"every_steps": 5, "keep_last": 9}
+    spec = tiny_spec(tmp_path, steps=20, schedule={"kind": "constant"}, checkpointing=saves)
+        tmp_path, steps=20, schedule={"kind": "constant"}, checkpointing={"every_steps": 5, "keep_last": 9}
+    )
+    lead(spec, "x")
+    run = run_of(spec, "x")
+    whole = checkpoint.finished(run)
+    later = run.attempts()[0].model_copy(update={"number": 2, "resumed_step": 10, "checkpoint": whole[1].key})
+    run.write("attempts/0002.json", later)  # as if the next driver had begun while step 15 was being saved
+    chosen = checkpoint.newest(whole, run.attempts())
+    assert [m.step for m in whole] == [5, 10, 15, 20]
+    assert chosen is not None
+    assert chosen.step == 10
+    result = lead(tiny_spec(tmp_path, steps=25, schedule={"kind": "constant"}), "x")
+    assert result is not None
+    assert [row["step"] for row in run.rows("metrics") if row["kind"] == "step"] == list(range(1, 26))
 
 
 def test_the_command_says_what_is_wrong_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
