@@ -183,8 +183,6 @@ def test_the_newest_checkpoint_that_is_whole_is_used(tmp_path: Path) -> None:
 def test_a_save_that_a_leftover_rank_finished_too_late_is_not_gone_on_from(tmp_path: Path) -> None:
     saves = {"every_steps": 5, "keep_last": 9}
     spec = tiny_spec(tmp_path, steps=20, schedule={"kind": "constant"}, checkpointing=saves)
-        tmp_path, steps=20, schedule={"kind": "constant"}, checkpointing={"every_steps": 5, "keep_last": 9}
-    )
     lead(spec, "x")
     run = run_of(spec, "x")
     whole = checkpoint.finished(run)
