@@ -16,7 +16,7 @@ from typing import Any
 
 from infra.storage import open_store
 from jobs import specfile
-from jobs.display import Display, Silent, display_for
+from jobs.display import Display, Silent
 from jobs.doctor import Diagnosis, diagnose
 from jobs.findings import Facts
 from jobs.resolve import list_runs, resolve
@@ -24,6 +24,7 @@ from jobs.rundir import Result
 from jobs.runner import Options, Plan, StageResult, execute, make_plan, prepared
 from jobs.specfile import RecipeInfo
 from jobs.status import RunStatus, status_of, status_or_problem
+from jobs.terminal import display_for
 
 __all__ = [
     "Diagnosis",

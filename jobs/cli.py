@@ -98,9 +98,9 @@ def _print_json(document: Any) -> None:  # noqa: ANN401 - any JSON
 
 
 def _run(options: Namespace) -> int:
-    from jobs.display import display_for
     from jobs.rundir import Result
     from jobs.runner import Options, execute, prepared
+    from jobs.terminal import display_for
 
     asked = Options(options.spec, options.set, options.name, options.storage, options.ray, options.until)
     run = prepared(asked)
@@ -201,10 +201,10 @@ def _watch(options: Namespace) -> int:
     """Follow one run; Ctrl-C ends the looking and nothing else."""
     from jobs import api
     from jobs.attach import is_alive
-    from jobs.display import display_for
     from jobs.errors import SpecError
     from jobs.follow import Follower, follow
     from jobs.resolve import resolve
+    from jobs.terminal import display_for
 
     if options.run is None:
         raise SpecError("status --watch follows one run; name it, as in: highwater status RUN --watch")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Callable, Mapping
-from typing import Protocol, TextIO
+from collections.abc import Callable
+from typing import Protocol
 
 from jobs.errors import Reason
 from jobs.units import duration, quantity, rate
@@ -86,21 +85,6 @@ class Plain:
 
     def close(self) -> None:
         """Nothing to leave."""
-
-
-def display_for(stream: TextIO, environ: Mapping[str, str] | None = None) -> Display:
-    """The live picture if the stream is a terminal that can draw, else plain lines."""
-    environ = os.environ if environ is None else environ
-    if stream.isatty() and environ.get("TERM", "") not in ("", "dumb"):
-        from jobs.live import Live
-
-        return Live(stream)
-    return Plain(lambda text: _write_line(stream, text))
-
-
-def _write_line(stream: TextIO, text: str) -> None:
-    stream.write(text)
-    stream.flush()
 
 
 def progress(view: View) -> str:

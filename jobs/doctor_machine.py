@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import time
 from collections.abc import Callable
@@ -109,16 +110,25 @@ def check_threads(facts: Facts) -> list[Check]:
     return [Check(name="cpus", state="ok", message=f"{facts.cpus} usable: keep workers x threads at or below that")]
 
 
+def _can_be_made(folder: Path) -> bool:
+    """Whether the folder is not there, and the nearest one above it that is could take it."""
+    above = next(parent for parent in folder.parents if parent.exists())
+    return not folder.exists() and above.is_dir() and os.access(above, os.W_OK)
+
+
 def check_storage(facts: Facts) -> list[Check]:
     """Whether runs can be written, read and listed where they are to live."""
     from infra import storage
 
     try:
+        if "://" not in facts.storage and _can_be_made(Path(facts.storage).expanduser().absolute()):
+            # To look must not leave an empty folder behind; a run makes its own.
+            return [Check(name="storage", state="ok", message=f"{facts.storage} is not there yet; a run makes it")]
         store = storage.open_store(facts.storage, facts.endpoint)
         storage.check(store)
     except HighwaterError as error:
         return [Check(name="storage", state="fail", message=str(error), fix="give another --storage")]
-    return [Check(name="storage", state="ok", message=f"{store.uri} takes and gives back")]
+    return [Check(name="storage", state="ok", message=f"{store.uri} can be written and read")]
 
 
 def check_clock(facts: Facts) -> list[Check]:

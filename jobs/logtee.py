@@ -7,11 +7,11 @@ import logging
 import os
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import TYPE_CHECKING, TextIO
+from contextlib import contextmanager, suppress
+from typing import TextIO
 
-if TYPE_CHECKING:
-    from jobs.streams import StreamWriter
+from jobs.errors import StorageError
+from jobs.streams import StreamWriter
 
 SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN", "RAY_AUTH_TOKEN")
 MASK = "***"
@@ -106,3 +106,17 @@ def handler(tee: LogTee) -> Iterator[None]:
     finally:
         root.removeHandler(one)
         root.setLevel(level)
+
+
+@contextmanager
+def logging_to(writer: StreamWriter) -> Iterator[None]:
+    """Every logging record of this process from INFO on also goes to the stream, secrets masked, until exit."""
+    tee = LogTee(writer)
+    with handler(tee):
+        try:
+            yield
+        finally:
+            tee.close()
+            # A log that cannot be stored must neither hide why the block ended nor end a run that is done.
+            with suppress(StorageError):
+                writer.flush()

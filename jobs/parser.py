@@ -52,7 +52,7 @@ def build() -> tuple[Parser, dict[str, Parser]]:
     """The parser of the command, and those of its verbs."""
     top = Parser(
         prog="highwater",
-        description="Trains models on Ray at the largest batch x bptt that memory holds.",
+        description="Trains language models on Ray. A killed run goes on exactly where it was; each explains itself.",
         epilog=EXIT_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,

@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from types import TracebackType
 from typing import Self
@@ -159,19 +158,3 @@ class Flusher:
     def _loop(self) -> None:
         while not self._ended.wait(self._interval_s):
             self.flush_all()  # What failed stays in memory and in `failing_since` for the next round.
-
-
-@contextmanager
-def logging_to(writer: StreamWriter) -> Iterator[None]:
-    """Every logging record of this process from INFO on also goes to the stream, secrets masked, until exit."""
-    from jobs.logtee import LogTee, handler  # logging costs `highwater --help` nothing if it is loaded late
-
-    tee = LogTee(writer)
-    with handler(tee):
-        try:
-            yield
-        finally:
-            tee.close()
-            # A log that cannot be stored must neither hide why the block ended nor end a run that is done.
-            with suppress(StorageError):
-                writer.flush()

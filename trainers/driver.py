@@ -20,10 +20,11 @@ from typing import Any
 from infra.storage import is_local
 from jobs.errors import EXIT_CODES, HighwaterError, LeaseLostError, Reason, SpecError, StorageError
 from jobs.lease import LeaseKeeper, claim, this_process
+from jobs.logtee import logging_to
 from jobs.rundir import STAGES, Attempt, Result, RunDir, numbered
 from jobs.spec import JobSpec
 from jobs.state import Ended, worth_retrying
-from jobs.streams import Flusher, StreamWriter, logging_to
+from jobs.streams import Flusher, StreamWriter
 from trainers import checkpoint, task
 from trainers.backend import Backend
 from trainers.checkpoint import Manifest

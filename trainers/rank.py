@@ -14,10 +14,11 @@ import torch
 
 from infra.storage import is_local, open_store
 from jobs.errors import Reason
+from jobs.logtee import logging_to
 from jobs.rundir import RunDir
 from jobs.spec import JobSpec
 from jobs.specfile import spec_from_json
-from jobs.streams import Flusher, StreamWriter, logging_to
+from jobs.streams import Flusher, StreamWriter
 from trainers.group import Group
 from trainers.loop import Outcome, train
 from trainers.session import Session

@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 
 from jobs.errors import StorageError
-from jobs.logtee import LONGEST_LINE, LogTee, mask, secrets_in
+from jobs.logtee import LONGEST_LINE, LogTee, logging_to, mask, secrets_in
 from jobs.rundir import RunDir
-from jobs.streams import Flusher, StreamWriter, logging_to
+from jobs.streams import Flusher, StreamWriter
 from tests.unit.stores import MemoryStore, attempt
 
 
