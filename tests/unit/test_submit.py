@@ -99,12 +99,13 @@ def press(times: int, folder: Path) -> threading.Thread:
 def test_ctrl_c_saves_and_leaves_and_the_run_goes_on_later(
     drive: Callable[..., tuple[Result, str]], tmp_path: Path
 ) -> None:
+    before = signal.getsignal(signal.SIGINT)
     thread = press(1, tmp_path)
     ended, text = drive("wait")
     thread.join()
     assert ended.reason is Reason.STOPPED
     assert "saving, then leaving (press Ctrl-C again to leave without saving)" in text
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    assert signal.getsignal(signal.SIGINT) is before
     ended, _ = drive("done")
     assert ended.reason is Reason.DONE, "the old result must not end the new driver's run"
 
