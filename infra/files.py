@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -116,15 +115,3 @@ def explain(error: OSError, action: str, path: Path) -> StorageError:
         case _:
             text = f"{where}: {error.strerror or error}"
     return StorageError(text)
-
-
-def check_disk_space(path: Path, needed_bytes: int) -> None:
-    """StorageError if the file system that holds (or will hold) `path` has less than `needed_bytes` free."""
-    existing = next(one for one in (path.absolute(), *path.absolute().parents) if one.exists())
-    with explained("measure the free space of", existing):
-        free = shutil.disk_usage(existing).free
-    if free < needed_bytes:
-        raise StorageError(
-            f"{path} has {free / MIB:,.1f} MiB free and this needs {needed_bytes / MIB:,.1f} MiB; "
-            "free some, or choose another --storage"
-        )

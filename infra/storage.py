@@ -8,13 +8,12 @@ from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
 from infra.disk import DiskStore
-from infra.files import check_disk_space
 from infra.keys import key_problem
 from infra.s3 import S3Store
 from jobs.errors import ExistsError, StorageError
 from jobs.rundir import ObjectStore
 
-__all__ = ["DiskStore", "S3Store", "check", "check_disk_space", "is_local", "open_store"]
+__all__ = ["DiskStore", "S3Store", "check", "is_local", "open_store"]
 
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 BUCKET = re.compile(r"[a-z0-9][a-z0-9.-]{1,61}[a-z0-9]")

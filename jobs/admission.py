@@ -69,6 +69,8 @@ class Seen:
     result: Result | None = None
     checkpoint: str | None = None
     """Key below the run of the newest committed checkpoint."""
+    foreign: str | None = None
+    """Where no run is, a key below its name that no driver writes before spec.json: somebody else's files."""
 
     @property
     def done(self) -> Result | None:
@@ -104,7 +106,14 @@ def read_run(run: RunDir, now: float) -> Seen:
         alive=lease is not None and alive(lease, now),
         result=run.result(),
         checkpoint=newest_checkpoint(run),
+        foreign=_foreign(run) if document is None else None,
     )
+
+
+def _foreign(run: RunDir) -> str | None:
+    """The first key below the run's name that a driver does not write before it has written spec.json."""
+    keys = (entry.key.removeprefix(run.key("")) for entry in run.store.list(run.key("")))
+    return next((key for key in keys if not key.startswith(("leases/", "logs/driver/", "events/", "control/"))), None)
 
 
 def newest_checkpoint(run: RunDir) -> str | None:
@@ -142,8 +151,11 @@ def admit(seen: Seen, spec: JobSpec, now: float) -> Admission:
     if seen.done is not None:
         verdict, note = Verdict.EXTEND, f"run {seen.name} is finished and goes on: {more}"
     else:
+        _no_smaller_limit(seen, seen.spec, spec)
         verdict, note = Verdict.RESUME, _resumes(seen)
     factors, previous = _factors(seen, seen.spec, spec)
+    if more and spec.schedule.kind == "one-cycle":
+        note += "; its one-cycle is stretched to the new end, so the rate jumps up again"
     if previous is not None:
         note += f"; {factors} instead of {previous}, so the curve is not equal bit for bit"
     return Admission(verdict, factors, previous, note)
@@ -156,6 +168,8 @@ def _admit_nothing(seen: Seen, spec: JobSpec, now: float) -> Admission:
         )
     if seen.attempts or seen.checkpoint or seen.result:
         raise StorageError(f"{seen.uri} holds a run without its spec.json; restore that, or use another --name")
+    if seen.foreign:
+        raise StorageError(f"{seen.uri} holds files that are no run's, such as {seen.foreign}; use another --name")
     return Admission(Verdict.FRESH, _own_factors(spec))
 
 
@@ -206,6 +220,17 @@ def _limit_asked(seen: Seen, spec: JobSpec) -> dict[str, int | None]:
     for key in ("epochs", "steps"):
         limits[key] = max((one[key] for one in asked if isinstance(one.get(key), int)), default=None)
     return limits
+
+
+def _no_smaller_limit(seen: Seen, old: JobSpec, new: JobSpec) -> None:
+    """NameInUseError if an unfinished run was asked for more since it began: it would end where it is not done."""
+    for key, was in _limit_asked(seen, old).items():
+        now = {"epochs": new.epochs, "steps": new.steps}[key]
+        if was and now and now < was:
+            raise NameInUseError(
+                f"run {seen.name} was last asked for {key} {was} and has not got there; "
+                f"give --set {key}={was}, or use another --name"
+            )
 
 
 def _larger_limit(was: dict[str, int | None], spec: JobSpec) -> str:

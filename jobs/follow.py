@@ -90,7 +90,12 @@ class Follower:
             ("result.json", self._take_result),
         ):
             for key in [key for key in changed if key.startswith(part)]:
-                take(key)
+                try:
+                    take(key)
+                except (ValueError, TypeError, KeyError, AttributeError) as error:
+                    # JSON, but not what a driver writes; it must not hide other runs behind a traceback.
+                    what = f"{type(error).__name__}: {error}"
+                    raise StorageError(f"{self.run.uri}/{key} is not what a driver writes ({what})") from error
                 self._seen[key] = changed[key]
 
     def _changed(self) -> dict[str, tuple[int, float]]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import io
 import logging
 import os
+import sys
 import threading
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, redirect_stderr, redirect_stdout, suppress
 from typing import TextIO
 
 from jobs.errors import StorageError
@@ -120,3 +121,15 @@ def logging_to(writer: StreamWriter) -> Iterator[None]:
             # A log that cannot be stored must neither hide why the block ended nor end a run that is done.
             with suppress(StorageError):
                 writer.flush()
+
+
+@contextmanager
+def output_to(writer: StreamWriter) -> Iterator[None]:
+    """As `logging_to`, and what is printed goes to the stream as well as to where it would have gone."""
+    out, err = LogTee(writer, sys.stdout), LogTee(writer, sys.stderr)
+    with logging_to(writer), redirect_stdout(out), redirect_stderr(err):
+        try:
+            yield
+        finally:
+            out.close()
+            err.close()

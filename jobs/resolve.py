@@ -46,7 +46,10 @@ def _at(uri: str, endpoint: str | None) -> RunDir:
     """The run directory at a folder or URI: its last part is the name, what is before it the storage."""
     text = uri.rstrip("/")
     if is_local(uri):
-        text = str(Path(text.removeprefix("file://")).expanduser().resolve())
+        try:
+            text = str(Path(text.removeprefix("file://")).expanduser().resolve())
+        except (RuntimeError, OSError) as error:
+            raise StorageError(f"{uri!r} is not a path that can be read ({error})") from error
     parent, _, name = text.rpartition("/")
     if not name or parent == "s3:/" or not parent:
         raise StorageError(f"{uri!r} is a storage and not a run in it; add the run's name")

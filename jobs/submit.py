@@ -14,6 +14,7 @@ import sys
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from importlib.metadata import PackageNotFoundError, distribution
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -100,7 +101,7 @@ def start(
     environment = driver_environment(spec, os.environ if environ is None else environ)
     with os.fdopen(descriptor, "wb") as log:
         process = subprocess.Popen(
-            [sys.executable, "-m", DRIVER_MODULE, *arguments(name, ray, until), "--quiet"],
+            [sys.executable, *safe_path(), "-m", DRIVER_MODULE, *arguments(name, ray, until), "--quiet"],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=log,
@@ -108,6 +109,15 @@ def start(
             start_new_session=True,
         )
     return LocalDriver(process, name, Path(path))
+
+
+def safe_path() -> list[str]:
+    """`-P` where highwater is installed, so that a folder `jobs` or `trainers` in the person's project is not ours."""
+    try:
+        distribution("highwater")
+    except PackageNotFoundError:
+        return []
+    return ["-P"]
 
 
 def arguments(name: str, ray: str | None, until: str | None) -> list[str]:

@@ -40,8 +40,8 @@ class Backend(Protocol):
         """Wait until attempts can run; raise `RayError` if they cannot."""
         ...
 
-    def check_visible(self, paths: list[str]) -> None:
-        """Raise `StorageError` if a machine that ranks may run on does not see one of these local paths."""
+    def check_visible(self, path: Path, content: bytes) -> None:
+        """Raise `StorageError` if a machine that ranks may run on does not see this file with this content."""
         ...
 
     def fit(self, job: RankJob, spec: JobSpec, abort: Callable[[], bool]) -> Outcome:
@@ -73,7 +73,7 @@ class Processes:
     def ready(self) -> None:
         """Always."""
 
-    def check_visible(self, paths: list[str]) -> None:
+    def check_visible(self, path: Path, content: bytes) -> None:
         """All ranks are on this machine."""
 
     def fit(self, job: RankJob, spec: JobSpec, abort: Callable[[], bool]) -> Outcome:

@@ -101,8 +101,12 @@ def _bundled(name: str) -> Path:
 
 
 def _local_files(source: str) -> Iterator[tuple[str, bytes]]:
-    path = Path(source).expanduser()
-    if path.is_dir():
+    try:
+        path = Path(source).expanduser()
+        is_folder = path.is_dir()
+    except (RuntimeError, OSError) as error:
+        raise DataError(f"data.source {source[:80]} is not a path that can be read ({error})") from error
+    if is_folder:
         for file in sorted(path.glob("*.txt")):
             yield file.name, _read(file)
     else:
@@ -165,7 +169,7 @@ def _json_lines(name: str, content: str) -> list[str]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError(f"{name}, line {number} is not JSON ({error}); each line must be an object") from error
         text = row.get("text") if isinstance(row, dict) else None
         if not isinstance(text, str):

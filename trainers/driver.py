@@ -95,8 +95,9 @@ class Driver:
     def _lead(self, until: str) -> Result | None:
         if self.run.read("spec.json") is None:
             self.run.write("spec.json", self.spec)
-        self.run.store.delete([self.run.key(STOP), self.run.key("result.json")])
+        self._forget_old_stop()
         if until != "data":
+            self.run.store.delete([self.run.key("result.json")])
             self.backend.begin(self.spec)
         # Ray takes seconds to start, mostly waiting for its processes: the data stage fits in there.
         self._data()
@@ -104,7 +105,7 @@ class Driver:
             return None
         if not self.stop.is_set():
             self.backend.ready()
-            self.backend.check_visible(self._local_paths())
+            self._check_visible()
         while True:
             reason, message, outcome = self._attempt()
             self.keeper.check()
@@ -112,6 +113,18 @@ class Driver:
             if self.stop.is_set() or not worth_retrying(self.ended):
                 return self._conclude(reason, message, outcome)
             self.event("retry", f"{message}; trying again from the last checkpoint")
+
+    def _forget_old_stop(self) -> None:
+        """Remove a stop that was asked of an earlier driver; one that came since this process began is heeded."""
+        record = self.run.read(STOP)
+        if record and float(record.get("time") or 0) < self.keeper.lease.process_started:
+            self.run.store.delete([self.run.key(STOP)])
+
+    def _check_visible(self) -> None:
+        """StorageError if a machine that ranks may run on does not see this very run in a local folder."""
+        if is_local(self.run.store.uri):
+            path = Path(self.run.store.uri) / self.run.key("spec.json")
+            self.backend.check_visible(path, path.read_bytes())
 
     # Stages
 
@@ -179,10 +192,6 @@ class Driver:
                 f"{batch * self.spec.workers * self.spec.accumulation}, dropout masks and last bits differ",
             )
         return attempt
-
-    def _local_paths(self) -> list[str]:
-        """Local paths that every node must see."""
-        return [self.run.store.uri] if is_local(self.run.store.uri) else []
 
     def _saved_step(self) -> int:
         return max((m.step for m in checkpoint.finished(self.run)), default=0)

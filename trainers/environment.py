@@ -31,6 +31,8 @@ def environment() -> dict[str, Any]:
 def commit(folder: Path) -> str | None:
     """The git commit of the code, with `+` if the work tree differs from it; None outside a repository."""
     try:
+        # Installed below somebody else's repository, the code has none of its own.
+        _git(folder, "ls-files", "--error-unmatch", Path(__file__).name)
         head = _git(folder, "rev-parse", "--short=12", "HEAD")
         return head + ("+" if _git(folder, "status", "--porcelain", "--untracked-files=no") else "")
     except (OSError, subprocess.SubprocessError):

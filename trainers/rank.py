@@ -14,7 +14,7 @@ import torch
 
 from infra.storage import is_local, open_store
 from jobs.errors import Reason
-from jobs.logtee import logging_to
+from jobs.logtee import output_to
 from jobs.rundir import RunDir
 from jobs.spec import JobSpec
 from jobs.specfile import spec_from_json
@@ -51,7 +51,7 @@ def run_rank(
     run = RunDir(open_store(spec.storage, spec.storage_endpoint), job.name)
     logs = StreamWriter(run, f"logs/rank-{group.rank}", job.attempt, suffix="log")
     worker = RunWorker(run, group, job.attempt, job.checkpoint, job.lease, preempted)
-    with logging_to(logs), Flusher([*worker.streams, logs], run.store.flush_s):
+    with output_to(logs), Flusher([*worker.streams, logs], run.store.flush_s):
         try:
             with prepared_data(run) as data:
                 shard = Shard(group.rank, group.world_size, _batch(spec), spec.accumulation, device)

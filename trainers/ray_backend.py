@@ -98,6 +98,9 @@ class RayTrain:
                 )
             else:
                 check_listening(self._address)
+                if credentials(os.environ):
+                    # Ray's record of a Train run shows its configuration, in which they travel, on the dashboard.
+                    os.environ["RAY_TRAIN_ENABLE_STATE_TRACKING"] = "0"
                 variables = {"OMP_NUM_THREADS": str(spec.threads)}
                 if not os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):  # A job's own runtime_env reaches its workers.
                     quiet["runtime_env"] = {"env_vars": variables}
@@ -125,21 +128,23 @@ class RayTrain:
         if wanted and f"accelerator_type:{wanted}" not in has:
             raise RayError(f"{where} has no accelerator of type {wanted}; change resources.accelerator_type")
 
-    def check_visible(self, paths: list[str]) -> None:
-        """StorageError if a node of the cluster lacks one of the local paths."""
-        nodes = [node for node in ray.nodes() if node["Alive"]]
-        if self._address is None or not paths:
+    def check_visible(self, path: Path, content: bytes) -> None:
+        """StorageError if a node of the cluster does not see the file: storage must be the same for all of them."""
+        if self._address is None:
             return
-        probe = ray.remote(num_cpus=0)(_missing)
+        probe = ray.remote(num_cpus=0)(_sees)
         asked = {
             node["NodeManagerHostname"]: probe.options(
                 scheduling_strategy=NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            ).remote(paths)
-            for node in nodes
+            ).remote(path, content)
+            for node in ray.nodes()
+            if node["Alive"]
         }
-        for host, reference in asked.items():
-            for path in ray.get(reference, timeout=60):
-                raise StorageError(f"{path} is a local path that node {host} cannot see; use s3:// or a shared folder")
+        for host, sees in asked.items():
+            if not ray.get(sees, timeout=60):
+                raise StorageError(
+                    f"node {host} cannot see {path}; use --storage s3://BUCKET/PREFIX or a shared folder"
+                )
 
     def fit(self, job: RankJob, spec: JobSpec, abort: Callable[[], bool]) -> Outcome:
         """One attempt as one TorchTrainer run. Retries are the driver's, so Ray makes none of its own."""
@@ -204,9 +209,9 @@ def _wait(future: Future[Any], abort: Callable[[], bool]) -> Any:  # noqa: ANN40
                 raise LeaseLostError("another driver took the run over; this one left without writing") from None
 
 
-def _missing(paths: list[str]) -> list[str]:
-    """Runs on a node: the paths that it does not see."""
-    return [path for path in paths if not Path(path).exists()]
+def _sees(path: Path, content: bytes) -> bool:
+    """Runs on a node: whether the file is there with this content."""
+    return path.is_file() and path.read_bytes() == content
 
 
 def _rank(config: dict[str, Any]) -> Outcome:

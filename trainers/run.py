@@ -61,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command; its exit code."""
     asked = parser().parse_args(argv)
     try:
-        result = drive(asked)
+        with signals_as_stop() as stop:
+            result = drive(asked, stop)
     except HighwaterError as error:
         print(f"highwater: {error}", file=sys.stderr)  # noqa: T201 - the process's edge
         return EXIT_CODES[error.reason]
@@ -70,8 +71,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_CODES[result.reason] if result else 0
 
 
-def drive(asked: argparse.Namespace) -> Result | None:
-    """Admit and lead the run that the arguments ask for."""
+def drive(asked: argparse.Namespace, stop: threading.Event) -> Result | None:
+    """Admit and lead the run that the arguments ask for, until its end or a stop."""
     spec = read_spec(asked.spec, asked.set)
     check_built(spec)
     if asked.ray:
@@ -87,7 +88,7 @@ def drive(asked: argparse.Namespace) -> Result | None:
         raise NameInUseError(f"{admission.note}; watch it with `highwater status {run.name} --watch`")
     spec = in_effect(spec, admission, store)
     backend = backend_for(asked.ray)
-    with signals_as_stop() as stop, told(run, asked.quiet or asked.json):
+    with told(run, asked.quiet or asked.json):
         try:
             if asked.until != "data":
                 backend.begin(spec)
@@ -151,8 +152,9 @@ def backend_for(address: str | None) -> Backend:
             "Ray is not installed: pip install 'highwater[train]', or use --ray none for processes without it",
             Reason.MISSING_EXTRA,
         ) from error
-    # Inside `ray job submit` the cluster is the one that runs this very process.
-    return RayTrain(address or ("auto" if os.environ.get("RAY_JOB_ID") or os.environ.get("RAY_ADDRESS") else None))
+    # Inside `ray job submit` the cluster is the one that runs this very process. RAY_ADDRESS alone is no
+    # wish: it is often exported for other tools, and a Ray of our own must not join another one.
+    return RayTrain(address or ("auto" if os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") else None))
 
 
 @contextmanager

@@ -90,7 +90,11 @@ def test_an_extension_that_was_killed_goes_on_and_a_finished_one_is_finished() -
     done = seen(attempts=attempts, result=a_result(attempts=2))
     assert admit(done, longer, NOW).verdict is Verdict.FINISHED
     assert admit(done, small_spec(), NOW).verdict is Verdict.FINISHED
-    assert admit(done, small_spec(epochs=6), NOW).note == "run first is finished and goes on: epochs 4 -> 6"
+    assert admit(done, small_spec(epochs=6), NOW).note.startswith(
+        "run first is finished and goes on: epochs 4 -> 6; its one-cycle"
+    )
+    with pytest.raises(NameInUseError, match="epochs 4"):
+        admit(seen(attempts=attempts), small_spec(), NOW)
 
 
 def test_another_spec_names_the_fields_with_both_values() -> None:

@@ -210,3 +210,22 @@ def test_a_missing_source_ends_with_two(tmp_path: Path) -> None:
     spec["data"]["source"] = str(tmp_path / "nowhere")
     assert main([json.dumps(spec), "--ray", "none", "--name", "x", "--quiet"]) == 2
     assert DataError.reason is Reason.BAD_DATA
+
+
+def test_files_that_are_no_runs_are_left_alone(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    thesis = tmp_path / "runs" / "thesis" / "data" / "chapter.txt"
+    thesis.parent.mkdir(parents=True)
+    thesis.write_text("years of work", encoding="utf-8")
+    spec = document(tmp_path)
+    spec["data"]["source"] = str(tmp_path / "nowhere")
+    assert main([json.dumps(spec), "--ray", "none", "--name", "thesis", "--quiet"]) == 2
+    assert "data/chapter.txt" in capsys.readouterr().err
+    assert thesis.read_text(encoding="utf-8") == "years of work"
+
+
+def test_a_stop_that_was_asked_of_an_earlier_driver_is_forgotten(tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path, steps=5)
+    run_of(spec, "x").write("control/stop.json", {"time": 0.0})
+    result = lead(spec, "x")
+    assert result is not None
+    assert result.reason is Reason.DONE
