@@ -17,7 +17,7 @@ help: ## Say what each target does
 run: $(VENV)/.train ## Train the language model on the bundled speeches with two Ray workers, and write its report
 	$(BIN)/highwater run language --name $(NAME)
 
-test: test-unit test-ray ## Run all tests: about ten minutes on two cores
+test: test-unit test-ray ## Run all tests: about six minutes on two cores
 
 test-unit: $(VENV)/.dev ## Run the tests that start no Ray: under three minutes
 	$(PYTEST) tests/unit
@@ -35,7 +35,7 @@ format: $(VENV)/.dev ## Put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev ## Run the benchmarks that back the README's figures (about forty minutes)
+bench: $(VENV)/.dev ## Run the benchmarks that back the README's figures (about fifteen minutes)
 	$(BIN)/python -m tests.bench.overhead
 	$(BIN)/python -m tests.bench.startup
 	$(BIN)/python -m tests.bench.qrnn
