@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING
 
@@ -77,6 +78,8 @@ def drive(asked: argparse.Namespace, stop: threading.Event) -> Result | None:
     check_built(spec)
     if asked.ray:
         check_ray_address(asked.ray)
+    if asked.ray != "none":
+        check_folder(Path.cwd())
     store = open_store(spec.storage, spec.storage_endpoint)
     check(store)
     check_probe(store, os.environ.get(PROBE_VARIABLE))
@@ -97,6 +100,14 @@ def drive(asked: argparse.Namespace, stop: threading.Event) -> Result | None:
             return Driver(spec, run, backend, stop).lead(asked.until)
         finally:
             backend.close()
+
+
+def check_folder(folder: Path) -> None:
+    """SpecError if packages of the working directory would hide Highwater's own: Ray's workers look there first."""
+    own = Path(__file__).resolve().parents[1]
+    for name in ("jobs", "trainers", "infra"):
+        if (folder / name / "__init__.py").exists() and folder.resolve() != own:
+            raise SpecError(f"{folder / name} would hide Highwater's own package {name}; run from another folder")
 
 
 def read_spec(source: str, overrides: Sequence[str]) -> JobSpec:

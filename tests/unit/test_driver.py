@@ -229,3 +229,15 @@ def test_a_stop_that_was_asked_of_an_earlier_driver_is_forgotten(tmp_path: Path)
     result = lead(spec, "x")
     assert result is not None
     assert result.reason is Reason.DONE
+
+
+def test_a_working_directory_that_would_hide_our_packages_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = json.dumps(document(tmp_path))
+    (tmp_path / "jobs").mkdir()
+    (tmp_path / "jobs" / "__init__.py").touch()
+    monkeypatch.chdir(tmp_path)
+    assert main([spec, "--name", "x", "--quiet"]) == 2
+    assert "would hide Highwater's own package jobs" in capsys.readouterr().err
+    assert not (tmp_path / "runs").exists()
