@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import secrets
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -37,14 +38,17 @@ def replacing(path: Path, *, exclusive: bool = False) -> Iterator[BinaryIO]:
     finally:
         with suppress(OSError):
             os.unlink(temp)
-    sync_folder(path.parent)
+    # Where the folder is gone, somebody has deleted the file again already: it was there.
+    with suppress(FileNotFoundError):
+        sync_folder(path.parent)
 
 
 def _open_temp(folder: Path) -> tuple[Path, BinaryIO]:
     temp = folder / f"{TEMP_PREFIX}{os.getpid()}-{secrets.token_hex(6)}"
     for last in (*[False] * (OPEN_TRIES - 1), True):
-        make_folder(folder)
         try:
+            # A parent may be removed between its creation and that of the folder, too.
+            make_folder(folder)
             return temp, open(temp, "xb")
         except FileNotFoundError:
             if last:
@@ -70,7 +74,10 @@ def make_folder(folder: Path) -> None:
             one.mkdir()
         with suppress(FileNotFoundError):
             sync_folder(one.parent)
-    if not folder.is_dir() and folder.exists():
+    # One look: between two of them another process may remove the folder and make it again.
+    with suppress(FileNotFoundError):
+        if stat.S_ISDIR(folder.stat().st_mode):
+            return
         raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(folder))
 
 
