@@ -113,20 +113,15 @@ class Task(Protocol):
         ...
 
 
-class Prepare(Protocol):
-    """Reads the spec's data and writes what the workers need, once per run."""
-
-    def __call__(self, spec: Any, out: Path) -> dict[str, Any]:  # noqa: ANN401 - the task's own spec
-        """Write files into `out`; return the facts of the data stage (JSON), `baseline` metrics among them."""
-        ...
-
-
 #: Module of each task, loaded on use. It has `prepare(spec, out)` and `load(spec, data, shard) -> Task`.
 TASKS: dict[str, str] = {"language": "trainers.language"}
 
 
 def prepare(spec: JobSpec, out: Path) -> dict[str, Any]:
-    """Run the data stage of the spec's task into the folder `out`."""
+    """Run the data stage of the spec's task: write what ranks need into the folder `out`, once per run.
+
+    Returns the stage's facts as JSON: `baseline` metrics among them, and `message`, a sentence for a person.
+    """
     facts: dict[str, Any] = importlib.import_module(TASKS[spec.task]).prepare(spec, out)
     return facts
 

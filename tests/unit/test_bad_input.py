@@ -24,7 +24,9 @@ from trainers.checkpoint import finished
 
 ROOT = Path(__file__).parents[2]
 Capture = pytest.CaptureFixture[str]
-needs_mount = pytest.mark.skipif(sys.platform != "linux" or os.geteuid() != 0, reason="mounts a small file system")
+needs_mount = pytest.mark.skipif(
+    sys.platform != "linux" or os.geteuid() != 0, reason="NOT TESTED HERE: mounting needs root on Linux"
+)
 
 
 def highwater(*arguments: str, module: str = "jobs") -> tuple[int, str, str]:
