@@ -6,7 +6,9 @@ reason cannot be forgotten in one place. Errors carry a reason and one sentence 
 
 from __future__ import annotations
 
+from dataclasses import asdict, dataclass
 from enum import StrEnum
+from typing import Any
 
 
 class Reason(StrEnum):
@@ -95,6 +97,43 @@ class LeaseLostError(HighwaterError):
     """Another driver took the run over; this one must not write any more."""
 
     reason = Reason.LEASE_LOST
+
+
+@dataclass(frozen=True)
+class MemoryShortage:
+    """The facts of one out-of-memory error, on whatever device. Bytes; None where the allocator does not say."""
+
+    asked: int | None = None
+    """Bytes of the allocation that failed."""
+    free: int | None = None
+    """Bytes that were left below the limit."""
+    used: int | None = None
+    """Bytes that the worker's tensors held at that moment."""
+    limit: int | None = None
+    batch: int | None = None
+    bptt: int | None = None
+    rank: int | None = None
+    step: int | None = None
+    device: str = ""
+    summary: str = ""
+    """What the allocator says of itself, a few lines."""
+
+
+class OutOfMemoryError(HighwaterError):
+    """An allocator gave up: one typed event, the same for CUDA and the CPU."""
+
+    reason = Reason.OUT_OF_MEMORY
+
+    def __init__(self, message: str, facts: MemoryShortage | None = None) -> None:
+        super().__init__(message)
+        self.facts = facts or MemoryShortage()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.message, self.facts)
+
+    def row(self) -> dict[str, Any]:
+        """The facts as JSON, without those that are unknown."""
+        return {key: value for key, value in asdict(self.facts).items() if value not in (None, "")}
 
 
 class LossNanError(HighwaterError):

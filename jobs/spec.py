@@ -115,6 +115,23 @@ class Resources(Part):
     """Ray's accelerator type a worker needs, such as `A100` or `H100`; null takes any."""
 
 
+class Fit(Part):
+    """How fit looks for the largest size; read until it has found one, and never again."""
+
+    reserve: Fraction = 0.04
+    """Share of the memory limit that stays free, for what no measurement sees."""
+    batch_max: PositiveInt | None = None
+    """No larger batch than this; null takes what leaves `steps_per_epoch`."""
+    bptt_max: PositiveInt = 512
+    """No larger bptt than this (tasks with sequences)."""
+    steps_per_epoch: PositiveInt = 100
+    """Optimizer steps that an epoch keeps, unless batch_max is given: small data would end as one batch."""
+    throughput: Share = 0.95
+    """Share of the best throughput that the chosen bptt must reach: below it, it is too slow."""
+    probes: PositiveInt = 12
+    """Sizes that are run at most while searching."""
+
+
 class Search(Part):
     """What a search over the spec's fields may vary, and what it may cost."""
 
@@ -159,7 +176,9 @@ class JobSpec(Part):
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """`auto` is bf16 where the device has it, else fp32; fp16 uses a gradient scaler and needs a GPU."""
     memory_limit_mib: PositiveInt | None = aside(None)
-    """Memory that one worker may use for training, in MiB; null takes what the device has."""
+    """Memory that one worker may use for training, in MiB; null takes what the device has free."""
+    fit: Fit = aside(Fit())
+    """How `auto` for batch and bptt is found."""
     evaluation: Evaluation = Evaluation()
     """When the metric is measured, and when to stop early."""
     seed: int = Field(default=0, ge=0, lt=2**63)

@@ -1,4 +1,4 @@
-"""How an attempt's ranks are started: the Protocol that the driver knows, and processes of this machine.
+"""How a job's ranks are started: the Protocol that the driver knows, and processes of this machine.
 
 Ray's implementation is in `trainers.ray_backend`. This one needs no Ray: for bare GPU machines and for tests.
 """
@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 import torch.distributed as dist
@@ -22,15 +22,30 @@ from torch.multiprocessing.spawn import ProcessContext, ProcessExitedException, 
 
 from jobs.errors import HighwaterError, Reason
 from jobs.spec import JobSpec
-from jobs.specfile import spec_from_json
-from trainers.failures import classify
-from trainers.group import Alone, Distributed
-from trainers.loop import Outcome
-from trainers.rank import RankJob, run_rank
+from trainers.failures import as_typed
+from trainers.group import Alone, Distributed, Group
+
+
+class Job(Protocol):
+    """What all ranks of a backend are asked to do: data that travels by pickle, and the function over it."""
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        ...
+
+    @property
+    def attempt(self) -> int:
+        """Number that tells this job from others of the run."""
+        ...
+
+    def run(self, group: Group, device: torch.device, preempted: Callable[[], bool]) -> Any:  # noqa: ANN401
+        """One rank's part. Every rank calls it; rank 0's value is the job's."""
+        ...
 
 
 class Backend(Protocol):
-    """Starts the ranks of an attempt and gives back how it ended."""
+    """Starts the ranks of a job and gives back how it ended."""
 
     def begin(self, spec: JobSpec) -> None:
         """Begin to get ready for attempts of this spec, in the background; a second call does nothing."""
@@ -44,8 +59,8 @@ class Backend(Protocol):
         """Raise `StorageError` if a machine that ranks may run on does not see this file with this content."""
         ...
 
-    def fit(self, job: RankJob, spec: JobSpec, abort: Callable[[], bool]) -> Outcome:
-        """Run all ranks of one attempt; raise what ended it if that was an error. `abort` true: end them at once."""
+    def run(self, job: Job, spec: JobSpec, abort: Callable[[], bool]) -> Any:  # noqa: ANN401 - the job's own type
+        """Run all ranks; rank 0's value. Raises what ended a rank if that was an error. `abort` true: end them."""
         ...
 
     def close(self) -> None:
@@ -76,18 +91,17 @@ class Processes:
     def check_visible(self, path: Path, content: bytes) -> None:
         """All ranks are on this machine."""
 
-    def fit(self, job: RankJob, spec: JobSpec, abort: Callable[[], bool]) -> Outcome:
-        """One attempt. The file that ranks meet in and give their outcome through lies in a temporary folder."""
+    def run(self, job: Job, spec: JobSpec, abort: Callable[[], bool]) -> Any:  # noqa: ANN401 - the job's own type
+        """The file that ranks meet in and give their value through lies in a temporary folder."""
         if spec.workers == 1:
             # Who loses the lease is asked to leave like one whose node goes; the save is then refused.
-            return run_rank(job, Alone(), device_of(spec, 0), preempted=abort)
+            return job.run(Alone(), device_of(spec, 0), abort)
         with tempfile.TemporaryDirectory(prefix="highwater-ranks-") as folder:
             context = start_processes(  # type: ignore[no-untyped-call]  # torch annotates it in part
-                _rank_process, (job, folder, spec.workers), nprocs=spec.workers, join=False, start_method=self._start
+                _rank_process, (job, spec, folder), nprocs=spec.workers, join=False, start_method=self._start
             )
             _join(context, Path(folder), abort)
-            outcome: Outcome = pickle.loads((Path(folder) / "outcome").read_bytes())
-            return outcome
+            return pickle.loads((Path(folder) / "outcome").read_bytes())
 
     def close(self) -> None:
         """Nothing was started."""
@@ -112,10 +126,9 @@ def _join(context: ProcessContext, folder: Path, abort: Callable[[], bool]) -> N
 def _told(folder: Path) -> HighwaterError:
     """The error that the first rank to fail wrote down; a broken connection to it is what the others saw."""
     told = sorted(folder.glob("error-*"), key=lambda path: path.stat().st_mtime_ns)
-    errors = [path.read_text(encoding="utf-8").split("\n", 1) for path in told]
-    errors.sort(key=lambda pair: pair[0] == Reason.WORKER_LOST)
-    reason, message = errors[0] if errors else (Reason.WORKER_LOST, "a worker process was lost")
-    return HighwaterError(message, Reason(reason))
+    errors: list[HighwaterError] = [pickle.loads(path.read_bytes()) for path in told]
+    errors.sort(key=lambda error: error.reason == Reason.WORKER_LOST)
+    return errors[0] if errors else HighwaterError("a worker process was lost", Reason.WORKER_LOST)
 
 
 def _end_with(parent: int) -> None:
@@ -125,14 +138,14 @@ def _end_with(parent: int) -> None:
     os._exit(1)
 
 
-def _rank_process(rank: int, job: RankJob, folder: str, workers: int) -> None:
+def _rank_process(rank: int, job: Job, spec: JobSpec, folder: str) -> None:
     """What each process runs: join the others, train, leave the outcome."""
     # gloo listens on the address of the host's name by default, which a laptop off the network may not resolve.
     os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     # Ctrl-C in a terminal reaches the whole process group; the driver passes it on as a stop with a save.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
-    device = device_of(spec_from_json(job.spec), rank)
+    device = device_of(spec, rank)
     if device.type == "cuda":
         torch.cuda.set_device(device)
     try:
@@ -140,13 +153,13 @@ def _rank_process(rank: int, job: RankJob, folder: str, workers: int) -> None:
             "nccl" if device.type == "cuda" else "gloo",
             init_method=f"file://{folder}/meet",
             rank=rank,
-            world_size=workers,
+            world_size=spec.workers,
         )
-        ended = run_rank(job, Distributed(device), device)
+        ended = job.run(Distributed(device), device, lambda: False)
     except Exception as error:
-        reason, message = classify(error)
-        Path(folder, f"error-{rank}").write_text(f"{reason}\n{message}", encoding="utf-8")
-        if reason == Reason.WORKER_LOST:
+        told = as_typed(error)
+        Path(folder, f"error-{rank}").write_bytes(pickle.dumps(told))
+        if told.reason == Reason.WORKER_LOST:
             time.sleep(1)  # The rank that broke the connection may still be writing down why.
         raise
     if rank == 0:

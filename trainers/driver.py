@@ -158,7 +158,7 @@ class Driver:
             lease=self.keeper.lease.number,
         )
         try:
-            outcome = self.backend.fit(job, self.spec, lambda: self.keeper.lost is not None)
+            outcome: Outcome = self.backend.run(job, self.spec, lambda: self.keeper.lost is not None)
         except Exception as error:  # Whatever a rank raised: `classify` sorts it.
             log.warning("attempt %d failed", attempt.number, exc_info=error)
             reason, message = classify(error)

@@ -38,6 +38,15 @@ LOST = {
 }
 
 
+def as_typed(error: BaseException) -> HighwaterError:
+    """The error as one with a reason and a sentence: the first cause that is one, else as `classify` says."""
+    for cause in _causes(error):
+        if isinstance(cause, HighwaterError):
+            return cause
+    reason, message = classify(error)
+    return HighwaterError(message, reason)
+
+
 def classify(error: BaseException) -> tuple[Reason, str]:
     """The reason and one sentence for a person. A cause that names its reason wins over what wraps it."""
     chain = list(_causes(error))

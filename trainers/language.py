@@ -146,6 +146,16 @@ class LanguageTask:
             yield Step(micros, length * self.shard.global_batch, scale)
             begin = end
 
+    def rehearsal(self) -> Iterator[Step]:
+        """One step of each length that jitter may draw and the streams can hold, the longest first."""
+        highest = min(bptt.longest(self.bptt, self.spec.bptt_jitter), self.tokens_per_stream)
+        lowest = min(self.spec.bptt_jitter.min_steps if self.spec.bptt_jitter else highest, highest)
+        rest = self._cuts(0)[-1]
+        lengths = set(range(lowest, highest + 1)) | {rest}
+        for length in sorted(lengths, reverse=True):
+            micros = tuple((stream[:length], stream[1 : length + 1]) for stream in self._streams)
+            yield Step(micros, length * self.shard.global_batch)
+
     def carries(self) -> list[Carry]:
         """Zero states, one per micro-step. Built from shapes alone; draws nothing."""
         with torch.device("meta"):
@@ -213,6 +223,7 @@ def _facts(
         "validation_documents": len(parts.validation) if parts.by_document else 0,
         "tokens": len(training) + len(validation) - 2,
         "training_tokens": len(training) - 1,
+        "training_units": len(training) - 1,
         "validation_tokens": len(targets),
         "vocabulary": vocabulary.kind,
         "vocabulary_size": len(vocabulary),

@@ -41,6 +41,10 @@ class RankJob:
     lease: int
     """Number of the lease under which the driver owns the run."""
 
+    def run(self, group: Group, device: torch.device, preempted: Callable[[], bool]) -> Outcome:
+        """Train as one rank."""
+        return run_rank(self, group, device, preempted)
+
 
 def run_rank(
     job: RankJob, group: Group, device: torch.device, preempted: Callable[[], bool] = lambda: False

@@ -28,8 +28,7 @@ from jobs.spec import JobSpec
 
 if TYPE_CHECKING:
     # Loads torch, which takes as long as a Ray of our own takes to start: it is loaded meanwhile.
-    from trainers.loop import Outcome
-    from trainers.rank import RankJob
+    from trainers.backend import Job
 
 log = logging.getLogger(__name__)
 
@@ -146,8 +145,8 @@ class RayTrain:
                     f"node {host} cannot see {path}; use --storage s3://BUCKET/PREFIX or a shared folder"
                 )
 
-    def fit(self, job: RankJob, spec: JobSpec, abort: Callable[[], bool]) -> Outcome:
-        """One attempt as one TorchTrainer run. Retries are the driver's, so Ray makes none of its own."""
+    def run(self, job: Job, spec: JobSpec, abort: Callable[[], bool]) -> Any:  # noqa: ANN401 - the job's own type
+        """All ranks as one TorchTrainer run. Retries are the driver's, so Ray makes none of its own."""
         import ray.train
         import ray.train.torch
 
@@ -169,8 +168,7 @@ class RayTrain:
             )
             # In a thread, because in the main thread Ray takes over SIGINT and aborts without a save.
             result = _wait(ThreadPoolExecutor(1, "fit").submit(trainer.fit), abort)
-        outcome: Outcome = result.return_value
-        return outcome
+        return result.return_value
 
     def close(self) -> None:
         """Leave Ray, also one that is still starting; a Ray of our own ends with it."""
@@ -214,19 +212,18 @@ def _sees(path: Path, content: bytes) -> bool:
     return path.is_file() and path.read_bytes() == content
 
 
-def _rank(config: dict[str, Any]) -> Outcome:
+def _rank(config: dict[str, Any]) -> Any:  # noqa: ANN401 - the job's own type
     """Runs in each Ray Train worker."""
     import ray.train
     import ray.train.torch
 
     from trainers.group import Alone, Distributed
-    from trainers.rank import run_rank
 
     for name, value in config["environment"].items():
         os.environ.setdefault(name, value)
     alone = ray.train.get_context().get_world_size() == 1
     device = ray.train.torch.get_device()
-    return run_rank(config["job"], Alone() if alone else Distributed(device), device, preempted=_is_preempted)
+    return config["job"].run(Alone() if alone else Distributed(device), device, _is_preempted)
 
 
 def _is_preempted() -> bool:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,9 +18,7 @@ from jobs.errors import HighwaterError, NameInUseError, Reason
 from jobs.spec import JobSpec
 from tests.led import in_child, lead, run_of
 from trainers import checkpoint
-from trainers.backend import Processes
-from trainers.loop import Outcome
-from trainers.rank import RankJob
+from trainers.backend import Job, Processes
 from trainers.run import main
 
 from .tiny import curve, document, tiny_spec
@@ -147,11 +146,11 @@ class Flaky(Processes):
         super().__init__(start="fork")
         self.failures = failures
 
-    def fit(self, job: RankJob, spec: JobSpec, abort: Callable[[], bool]) -> Outcome:
+    def run(self, job: Job, spec: JobSpec, abort: Callable[[], bool]) -> Any:
         if self.failures:
             self.failures -= 1
             raise RuntimeError("Connection closed by peer [127.0.0.1]:4242")
-        return super().fit(job, spec, abort)
+        return super().run(job, spec, abort)
 
 
 def test_lost_workers_are_tried_again_within_the_budget(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Iterator
 from typing import Any, Literal
 
@@ -54,6 +55,9 @@ class ToyTask:
             y = x.sum(1)
             rows = [self.shard.rows(micro) for micro in range(self.shard.accumulation)]
             yield Step(tuple((x[r], y[r]) for r in rows), self.shard.global_batch, 0.5 + index / 10)
+
+    def rehearsal(self) -> Iterator[Step]:
+        return itertools.islice(self.steps(0, 0), 1)
 
     def carries(self) -> list[Carry]:
         return [(torch.zeros(self.shard.batch, 3),) for _ in range(self.shard.accumulation)]
