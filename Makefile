@@ -9,7 +9,7 @@ NAME ?= hello
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-unit test-ray verify format bench lock clean
+.PHONY: help run test test-unit test-ray verify format bench bench-fit lock clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -41,6 +41,9 @@ bench: $(VENV)/.dev ## Run the benchmarks that back the README's figures (about 
 	$(BIN)/python -m tests.bench.qrnn
 	$(BIN)/python -m tests.bench.workers
 	$(BIN)/python -m tests.bench.kills
+
+bench-fit: $(VENV)/.dev ## Compare our search for the batch with other packages' (up to 45 minutes; it can be stopped and goes on)
+	$(BIN)/python -m tests.bench.fit
 
 lock: $(VENV)/.uv ## Resolve the dependencies anew, for all platforms and Pythons that are supported
 	$(UV) compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \

@@ -11,6 +11,7 @@ from typing import Any
 from jobs.errors import NameInUseError, Reason, SpecError, StorageError
 from jobs.lease import alive, last_lease, told
 from jobs.rundir import Attempt, Lease, Result, RunDir
+from jobs.shrinks import read_shrinks
 from jobs.spec import AUTO, JobSpec, differences, flatten
 from jobs.specfile import spec_from_json
 
@@ -69,6 +70,8 @@ class Seen:
     result: Result | None = None
     checkpoint: str | None = None
     """Key below the run of the newest committed checkpoint."""
+    batch_max: int | None = None
+    """The batch that was left after running out of memory: no larger one is tried again."""
     foreign: str | None = None
     """Where no run is, a key below its name that no driver writes before spec.json: somebody else's files."""
 
@@ -96,7 +99,7 @@ class Admission:
 def read_run(run: RunDir, now: float) -> Seen:
     """What is in the run directory; NameInUseError if its spec cannot be understood."""
     document = run.read("spec.json")
-    lease = last_lease(run)
+    lease, shrinks = last_lease(run), read_shrinks(run)
     return Seen(
         name=run.name,
         uri=run.uri,
@@ -106,6 +109,7 @@ def read_run(run: RunDir, now: float) -> Seen:
         alive=lease is not None and alive(lease, now),
         result=run.result(),
         checkpoint=newest_checkpoint(run),
+        batch_max=shrinks.batch if shrinks else None,
         foreign=_foreign(run) if document is None else None,
     )
 
@@ -247,17 +251,27 @@ def _resumes(seen: Seen) -> str:
 
 
 def _factors(seen: Seen, old: JobSpec, new: JobSpec) -> tuple[Factors | None, Factors | None]:
-    """The factors to run with, and those so far if they are others."""
+    """The factors to run with, and those so far if they are others.
+
+    The global batch stays. A batch that was found, or that was left after running out of memory, is the largest
+    that is taken: with the same workers it is kept, with others the rows of a worker may have to be cut smaller.
+    """
     last = _last_factors(seen)
     first = _own_factors(old) or last
     asked = _own_factors(new)
     if first is None:
         return asked, None
-    if asked is None or asked.global_batch != first.global_batch:
-        batch = first.batch if asked is None else asked.batch
-        asked = Factors(new.workers, batch, accumulation_for(first.global_batch, batch, new.workers))
+    batch = asked.batch if asked else first.batch
+    if asked is None or batch > (seen.batch_max or batch):
+        batch = _dividing(first.global_batch, new.workers, min(batch, seen.batch_max or batch))
+    factors = Factors(new.workers, batch, accumulation_for(first.global_batch, batch, new.workers))
     so_far = last or first
-    return asked, (so_far if so_far != asked else None)
+    return factors, (so_far if so_far != factors else None)
+
+
+def _dividing(global_batch: int, workers: int, most: int) -> int:
+    """The largest batch, `most` or smaller, of which so many workers make the global batch; 1 if there is none."""
+    return max((batch for batch in range(1, most + 1) if global_batch % (batch * workers) == 0), default=1)
 
 
 def _own_factors(spec: JobSpec) -> Factors | None:

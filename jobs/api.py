@@ -18,11 +18,13 @@ from infra.storage import open_store
 from jobs import specfile
 from jobs.display import Display, Silent
 from jobs.doctor import Diagnosis, diagnose
+from jobs.errors import HighwaterError, Reason
 from jobs.findings import Facts
+from jobs.planner import where_it_fits
 from jobs.resolve import list_runs, resolve
 from jobs.rundir import Result
-from jobs.runner import Options, Plan, StageResult, execute, make_plan, prepared
-from jobs.specfile import RecipeInfo
+from jobs.runner import Options, Plan, StageResult, check_fit, execute, make_plan, prepared
+from jobs.specfile import RecipeInfo, load_spec
 from jobs.status import RunStatus, status_of, status_or_problem
 from jobs.terminal import display_for
 
@@ -34,6 +36,8 @@ __all__ = [
     "RunStatus",
     "StageResult",
     "doctor",
+    "fit",
+    "memory",
     "plan",
     "recipes",
     "report",
@@ -80,6 +84,43 @@ def plan(
 ) -> Plan:
     """What `run` with the same arguments would do; writes nothing and starts nothing."""
     return make_plan(prepared(Options(spec, tuple(set), name, storage, ray, until)))
+
+
+def fit(
+    spec: str,
+    *,
+    set: Sequence[str] = (),
+    name: str | None = None,
+    storage: str | None = None,
+    ray: str | None = None,
+    progress: bool | Display = True,
+) -> dict[str, Any]:
+    """Find the largest batch and bptt that fit, and return the stage's record; `run` under the same name goes on.
+
+    Arguments as of `run`. A run that has found its size returns it at once. Raises `HighwaterError` if none fits.
+    """
+    run = prepared(Options(spec, tuple(set), name, storage, ray, "fit"))
+    check_fit(run.spec)
+    if isinstance(progress, bool):
+        progress = display_for(sys.stdout) if progress else Silent()
+    ended = execute(run, progress)
+    record = run.run.read("stages/fit.json")
+    if record is None:
+        reason = ended.reason if isinstance(ended, Result) else Reason.INTERNAL
+        raise HighwaterError(ended.message if isinstance(ended, Result) else "no size was found", reason)
+    return record
+
+
+def memory(
+    spec: str,
+    *,
+    set: Sequence[str] = (),
+    cards: str | None = None,
+    prices: Sequence[str] = (),
+    units_per_second: float | None = None,
+) -> dict[str, Any]:
+    """What `highwater plan` prints: what training takes, and which GPUs hold it. Needs torch and no GPU."""
+    return where_it_fits(load_spec(spec, set), cards=cards, prices=prices, units_per_second=units_per_second)
 
 
 def status(run: str, *, storage: str = STORAGE, endpoint: str | None = None) -> RunStatus:

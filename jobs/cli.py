@@ -116,6 +116,49 @@ def _run(options: Namespace) -> int:
     return EXIT_CODES[ended.reason] if isinstance(ended, Result) else 0
 
 
+def _plan(options: Namespace) -> int:
+    from jobs import fit_table
+    from jobs.planner import where_it_fits
+    from jobs.specfile import load_spec
+
+    spec = load_spec(options.spec, options.set)
+    found = where_it_fits(spec, cards=options.cards, prices=options.price, units_per_second=options.units_per_second)
+    if options.json:
+        _print_json(found)
+    else:
+        _say(fit_table.plan_text(found))
+    return 0
+
+
+def _fit(options: Namespace) -> int:
+    from jobs import fit_table
+    from jobs.rundir import Result
+    from jobs.runner import Options, check_fit, execute, go_on, prepared
+    from jobs.terminal import display_for
+
+    asked = Options(options.spec, options.set, options.name, options.storage, options.ray, "fit")
+    run = prepared(asked)
+    check_fit(run.spec)
+    if options.dry_run:
+        return _show_plan(options, run)
+    ended = execute(run, display_for(sys.stderr if options.json else sys.stdout))
+    record = run.run.read("stages/fit.json")
+    if record is not None:
+        if options.json:
+            _print_json(record)
+        else:
+            _say(fit_table.fit_text(record))
+            _say(f"\n{go_on(asked, ended.name)}")
+        return 0
+    if isinstance(ended, Result):
+        if options.json:
+            _print_json(ended.model_dump(mode="json"))
+        else:
+            _tell_next(asked, ended, run.run)
+        return EXIT_CODES[ended.reason]
+    return 0
+
+
 def _colon(message: object) -> str:
     return f": {message}" if message else ""
 
@@ -258,6 +301,8 @@ def _doctor(options: Namespace) -> int:
 
 _DO: dict[str, Callable[[Namespace], int]] = {
     "run": _run,
+    "plan": _plan,
+    "fit": _fit,
     "report": _report,
     "status": _status,
     "recipes": _recipes,

@@ -69,9 +69,10 @@ class Plain:
             if view.lease is not None and view.lease.released:
                 # Steps of a driver that left are no progress of the next one.
                 self._step = view.step
-            if len(told) > HISTORY:
-                self.say(f"... {len(told) - HISTORY} earlier lines left out")
-                told = told[-HISTORY:]
+            kept = shorten(told)
+            if len(kept) < len(told):
+                self.say(f"... {len(told) - len(kept)} earlier lines left out")
+            told = kept
         self._first = False
         for update in told:
             self._write(line(view, update) + "\n")
@@ -85,6 +86,13 @@ class Plain:
 
     def close(self) -> None:
         """Nothing to leave."""
+
+
+def shorten(told: list[Update], limit: int = HISTORY) -> list[Update]:
+    """The newest updates, `limit` at most; probes of a search that is over make room first."""
+    if len(told) > limit and told[-1].kind != "probe":
+        told = [update for update in told if update.kind != "probe"]
+    return told[-limit:]
 
 
 def progress(view: View) -> str:

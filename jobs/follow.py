@@ -37,6 +37,7 @@ class Follower:
     _result: Result | None = field(default=None, init=False)
     _pending: list[Update] = field(default_factory=list, init=False)
     _stages: set[str] = field(default_factory=set, init=False)
+    _told: set[str] = field(default_factory=set, init=False)
 
     def __post_init__(self) -> None:
         self.view = View(self.run.name, self.run.uri)
@@ -61,8 +62,11 @@ class Follower:
         return self._in_order(updates)
 
     def _in_order(self, updates: list[Update]) -> list[Update]:
-        """By time; a stage's message is told once, though drivers write it as an event too."""
+        """By time; a stage's message is told once, though drivers write it as an event too, before or after."""
         kept = [update for update in updates if update.kind != "event" or update.text not in self._stages]
+        told = self._told
+        self._told = told | {update.text for update in kept if update.kind == "event"}
+        kept = [update for update in kept if update.kind != "stage" or update.text not in told]
         return sorted(kept, key=lambda update: update.time)
 
     def _result_that_ends(self) -> Result | None:
@@ -112,8 +116,7 @@ class Follower:
         row = self.run.read(key) or {}
         if (message := row.get("message")) and str(message) not in self._stages:
             self._stages.add(str(message))
-            self.view.stage = str(message)
-            self._pending.append(Update("stage", str(message), float(row.get("time") or self.clock())))
+            self._pending.append(self.view.finish(str(message), float(row.get("time") or self.clock())))
 
     def _take_events(self, key: str) -> None:
         self._pending += [self.view.note(row) for row in self._rows(key)]

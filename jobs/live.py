@@ -89,7 +89,9 @@ def _title(view: View, now: float, watched: bool) -> Text:
 
 
 def _phase(view: View) -> str:
-    return view.result.reason.value if view.result is not None else view.phase
+    if view.result is not None:
+        return view.result.reason.value
+    return "fitting" if view.fitting else view.phase
 
 
 def _colour(view: View) -> str:
@@ -100,7 +102,7 @@ def _colour(view: View) -> str:
 
 def _progress(view: View) -> RenderableType:
     if view.steps is None:
-        return _cut("starting the workers" if view.attempts else "getting ready")
+        return _cut(_getting_ready(view))
     grid = Table.grid(padding=(0, 1), expand=True)
     grid.add_column(no_wrap=True)
     grid.add_column(ratio=1)
@@ -112,6 +114,14 @@ def _progress(view: View) -> RenderableType:
         f"{epoch(view)}  step {of(view.step, view.steps)}" if view.epochs else f"step {of(view.step, view.steps)}",
     )
     return grid
+
+
+def _getting_ready(view: View) -> str:
+    if view.attempts:
+        return "starting the workers"
+    if view.fitting:
+        return f"looking for the largest size that fits: {view.probes} {'size' if view.probes == 1 else 'sizes'} run"
+    return "getting ready"
 
 
 def _curves(view: View, width: int, bars: str) -> RenderableType:

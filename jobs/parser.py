@@ -11,6 +11,8 @@ from jobs.errors import SpecError
 
 VERBS = {
     "run": "train a model; goes on where it stopped if the name is known",
+    "plan": "does a spec fit, on which GPUs, and what takes the memory; needs none",
+    "fit": "find the largest batch and bptt that fit, and leave",
     "report": "write a run's report.html and say where it is",
     "status": "where a run is, or a table of all runs",
     "recipes": "the specs that ship with highwater",
@@ -26,6 +28,16 @@ EXAMPLES = {
 
 Ctrl-C saves and leaves; a second one leaves at once. If highwater itself is killed, the run goes on.
 With --ray http(s)://, AWS_* credentials of this shell go along as variables of the job if it needs S3.""",
+    "plan": """examples:
+  highwater plan language-full                                  which GPUs hold it
+  highwater plan language --set batch=auto --set memory_limit_mib=256
+  highwater plan language-full --price H100=2.5 --price L4=0.7 --units-per-second 50000
+  highwater plan spec.yaml --cards mine.yaml                    a file like: cards: [{name: X1, memory_gib: 24}]
+
+Estimated from shapes alone: no GPU is used, and nothing that it says is admitted without a measurement.""",
+    "fit": """examples:
+  highwater fit language --set batch=auto --set bptt=auto --name first
+  highwater run language --set batch=auto --set bptt=auto --name first    goes on with what was found""",
     "report": "example:\n  highwater report first --open",
     "status": """examples:
   highwater status                    all runs
@@ -61,12 +73,15 @@ def build() -> tuple[Parser, dict[str, Parser]]:
     group = top.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
     verbs = {verb: _verb(group, verb) for verb in VERBS}
     _run(verbs["run"])
+    verbs["run"].add_argument("--until", metavar="STAGE", help="leave after this stage: data, fit or train")
+    _plan(verbs["plan"])
+    _run(verbs["fit"])
     _one_run(verbs["report"], nargs=None)
     verbs["report"].add_argument("--open", action="store_true", help="open it in a browser")
     _one_run(verbs["status"], nargs="?")
     verbs["status"].add_argument("--watch", action="store_true", help="keep looking until the run ends")
     _storage(verbs["doctor"])
-    for verb in ("run", "report", "status", "recipes", "doctor"):
+    for verb in ("run", "plan", "fit", "report", "status", "recipes", "doctor"):
         verbs[verb].add_argument("--json", action="store_true", help="print one JSON document on stdout, no other text")
     return top, verbs
 
@@ -82,15 +97,27 @@ def _verb(group: argparse._SubParsersAction[Parser], verb: str) -> Parser:
     )
 
 
-def _run(parser: Parser) -> None:
+def _spec(parser: Parser) -> None:
     parser.add_argument("spec", metavar="SPEC", help="a recipe, or a YAML or JSON file")
     parser.add_argument("--set", metavar="K=V", action="append", default=[], help="change a field: model.hidden=512")
+
+
+def _plan(parser: Parser) -> None:
+    _spec(parser)
+    parser.add_argument("--cards", metavar="FILE", help="YAML file of cards to add to those that ship")
+    parser.add_argument(
+        "--price", metavar="CARD=N", action="append", default=[], help="what an hour of a card costs: H100=2.5"
+    )
+    parser.add_argument("--units-per-second", metavar="N", type=float, help="speed of the whole run, for its time")
+
+
+def _run(parser: Parser) -> None:
+    _spec(parser)
     parser.add_argument("--name", metavar="N", help="the run's name (default: a fresh, dated one)")
     parser.add_argument("--storage", metavar="URI", help="where runs live: a folder or s3://bucket/prefix")
     parser.add_argument(
         "--ray", metavar="ADDRESS", help="auto, HOST:PORT, http(s)://HOST:8265, or none (default: its own)"
     )
-    parser.add_argument("--until", metavar="STAGE", help="leave after this stage, such as data")
     parser.add_argument("--dry-run", action="store_true", help="show what would be run, and write nothing")
 
 

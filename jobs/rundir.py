@@ -163,10 +163,11 @@ class Result(Record):
     epoch: int
     seconds: float
     """Wall time of all attempts together."""
-    batch: int
+    batch: int | None
+    """None for a run that ended before a batch was found."""
     workers: int
     accumulation: int
-    global_batch: int
+    global_batch: int | None
     learning_rate: float
     metric: str
     """Name of the metric that decides, such as `perplexity`."""

@@ -116,6 +116,18 @@ def check_stage(until: str | None) -> None:
         raise SpecError(f"--until: there is no stage {until!r}{hint}")
 
 
+def is_auto(spec: JobSpec) -> bool:
+    """Whether the spec leaves a size for fit to find."""
+    return AUTO in (spec.batch, getattr(spec, "bptt", None))
+
+
+def check_fit(spec: JobSpec) -> None:
+    """SpecError unless fit has something to find. Pure."""
+    if not is_auto(spec):
+        fields = "batch=auto or --set bptt=auto" if hasattr(spec, "bptt") else "batch=auto"
+        raise SpecError(f"there is nothing to fit: the spec gives its sizes as numbers; add --set {fields}")
+
+
 def make_plan(run: Prepared) -> Plan:
     """The plan of a prepared run. Pure."""
     factors = run.admission.factors
@@ -202,9 +214,13 @@ def _without_result(run: Prepared, driver: _Failing, asked: int) -> StageResult:
     name = run.run.name
     if asked >= 2:
         raise HighwaterError(f"left run {name}; {go_on(run.options, name)}", Reason.STOPPED)
-    facts = run.run.read(f"stages/{run.options.until}.json") if run.options.until else None
-    if facts is not None and run.options.until and _succeeded(driver):
-        return StageResult(name=name, stage=run.options.until, facts=facts)
+    stage = run.options.until
+    if stage and _succeeded(driver):
+        facts = run.run.read(f"stages/{stage}.json")
+        if facts is None and stage == "fit" and not is_auto(run.spec):
+            facts = {"message": "there was nothing to find, as batch and bptt are numbers"}
+        if facts is not None:
+            return StageResult(name=name, stage=stage, facts=facts)
     raise driver.failure()
 
 

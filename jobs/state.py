@@ -36,7 +36,8 @@ STATES: dict[Reason, State] = {
 }
 
 #: Further attempts that each reason is worth while no step is gained. Preemption is not the run's fault, yet
-#: bounded; a lost worker may be a bad node; what is wrong in the spec, the data or the code stays wrong.
+#: bounded; a lost worker may be a bad node; what is wrong in the spec, the data or the code stays wrong. What ran
+#: out of memory does so again at the same size: the driver goes on with a smaller one, which is another matter.
 RETRIES: dict[Reason, int] = dict.fromkeys(Reason, 0) | {Reason.PREEMPTED: 20, Reason.WORKER_LOST: 3}
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from jobs.display import of
 from jobs.status import RunStatus
@@ -13,9 +13,15 @@ HEAD = ("RUN", "STATE", "STEP", "METRIC", "LEFT", "MESSAGE")
 
 def table(runs: Sequence[RunStatus]) -> str:
     """One line for each run, columns aligned."""
-    rows = [HEAD, *(_row(run) for run in runs)]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(HEAD))]
-    return "\n".join("  ".join(f"{cell:{w}}" for cell, w in zip(row, widths, strict=True)).rstrip() for row in rows)
+    return columns([HEAD, *(_row(run) for run in runs)])
+
+
+def columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
+    """Rows of equally many cells as aligned lines; columns in `right` end at one place, the others begin at one."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    sides = [">" if i in right else "<" for i in range(len(widths))]
+    lines = ([f"{c:{s}{w}}" for c, s, w in zip(row, sides, widths, strict=True)] for row in rows)
+    return "\n".join("  ".join(line).rstrip() for line in lines)
 
 
 def _row(run: RunStatus) -> tuple[str, ...]:

@@ -8,8 +8,7 @@ from jobs.spec import AUTO, JobSpec
 
 def check_built(spec: JobSpec) -> None:
     """SpecError, in one sentence, for what this version cannot find by itself. Pure."""
-    for field in ("batch", "bptt", "learning_rate"):
-        if getattr(spec, field, None) == AUTO:
-            raise SpecError(f"{field}: auto is not built yet; give a number, such as the one in a recipe")
+    if spec.learning_rate == AUTO:
+        raise SpecError("learning_rate: auto is not built yet; give a number, such as the one in a recipe")
     if spec.search is not None:
         raise SpecError("search: searching is not built yet; remove that section")

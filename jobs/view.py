@@ -14,7 +14,7 @@ from jobs.sparkline import Curve
 
 #: `waiting`: nothing trains yet. `lost`: no driver is alive, and none has said how the run ended.
 Phase = Literal["waiting", "running", "ended", "lost"]
-UpdateKind = Literal["attempt", "stage", "event", "eval", "checkpoint", "result", "lost"]
+UpdateKind = Literal["attempt", "stage", "event", "probe", "eval", "checkpoint", "result", "lost"]
 #: Seconds of rows over which speed is measured.
 SPEED_WINDOW_S = 60.0
 
@@ -53,6 +53,8 @@ class View:
     workers: int | None = None
     accumulation: int | None = None
     global_batch: int | None = None
+    probes: int = 0
+    """Sizes that fit has run so far."""
     attempts: list[Attempt] = field(default_factory=list)
     evaluations: list[Row] = field(default_factory=list)
     checkpoint: Row | None = None
@@ -61,6 +63,13 @@ class View:
     losses: Curve = field(default_factory=Curve)
     marks: deque[tuple[float, int, float]] = field(default_factory=lambda: deque(maxlen=1000))
     """(time, step, units) of the last steps of this attempt, for the speed."""
+    _probed: str = ""
+    _noted_at: float = 0.0
+
+    @property
+    def fitting(self) -> bool:
+        """Whether the search for the largest size is under way: nothing has happened since its last probe."""
+        return self.phase == "waiting" and bool(self._probed) and self.stage == self._probed
 
     # Speed
 
@@ -149,9 +158,24 @@ class View:
         """One row of the events stream; the event `plan` says what will be run."""
         if event.get("kind") == "plan":
             self._plan(event)
+        probe = event.get("kind") == "probe"
         text = str(event.get("message") or event.get("kind") or "event")
-        self.stage = text
-        return Update("event", text, number(event.get("time")) or 0.0, event.get("step"))
+        if probe:
+            self.probes += 1
+            # Alone, as in `highwater status`, a size and its bytes would not say what is going on.
+            text = self._probed = f"fit: {text}"
+        at = number(event.get("time")) or 0.0
+        self._latest(text, at)
+        return Update("probe" if probe else "event", text, at, event.get("step"))
+
+    def finish(self, message: str, time: float) -> Update:
+        """The record of a stage that is finished."""
+        self._latest(message, time)
+        return Update("stage", message, time)
+
+    def _latest(self, text: str, time: float) -> None:
+        if time >= self._noted_at:  # records and streams are read one after the other
+            self.stage, self._noted_at = text, time
 
     def _plan(self, event: dict[str, Any]) -> None:
         for name in ("steps", "epochs", "unit", "metric", "goal", "batch", "bptt", "workers", "accumulation"):

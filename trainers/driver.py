@@ -22,16 +22,19 @@ from jobs.errors import EXIT_CODES, HighwaterError, LeaseLostError, Reason, Spec
 from jobs.lease import LeaseKeeper, claim, this_process
 from jobs.logtee import logging_to
 from jobs.rundir import STAGES, Attempt, Result, RunDir, numbered
-from jobs.spec import JobSpec
+from jobs.spec import AUTO, JobSpec
 from jobs.state import Ended, worth_retrying
 from jobs.streams import Flusher, StreamWriter
 from trainers import checkpoint, task
 from trainers.backend import Backend
 from trainers.checkpoint import Manifest
 from trainers.environment import environment
-from trainers.failures import classify
+from trainers.failures import as_typed, classify
+from trainers.fit.limits import wanted
+from trainers.fit.sizes import Surface
 from trainers.loop import Outcome
 from trainers.rank import RankJob
+from trainers.shrinking import shrink
 from trainers.worker import STOP
 
 log = logging.getLogger(__name__)
@@ -100,19 +103,26 @@ class Driver:
             self.run.store.delete([self.run.key("result.json")])
             self.backend.begin(self.spec)
         # Ray takes seconds to start, mostly waiting for its processes: the data stage fits in there.
-        self._data()
+        facts = self._data()
         if until == "data":
             return None
+        estimate = self._preflight()
         if not self.stop.is_set():
             self.backend.ready()
             self._check_visible()
+        self._fit(facts, estimate)
+        if until == "fit":
+            return None
         while True:
             reason, message, outcome = self._attempt()
             self.keeper.check()
             self.ended.append(Ended(reason, self._saved_step()))
-            if self.stop.is_set() or not worth_retrying(self.ended):
+            # After an out-of-memory error the spec in effect is a smaller one: that is not the same again.
+            smaller = reason is Reason.OUT_OF_MEMORY
+            if self.stop.is_set() or not (smaller or worth_retrying(self.ended)):
                 return self._conclude(reason, message, outcome)
-            self.event("retry", f"{message}; trying again from the last checkpoint")
+            if not smaller:
+                self.event("retry", f"{message}; trying again from the last checkpoint")
 
     def _forget_old_stop(self) -> None:
         """Remove a stop that was asked of an earlier driver; one that came since this process began is heeded."""
@@ -145,8 +155,44 @@ class Driver:
         self.run.write("stages/data.json", record)
         return facts
 
+    def _preflight(self) -> Surface | None:
+        """What training will take, if anything depends on it; refuses a model that cannot fit a declared limit."""
+        if not (wanted(self.spec) or self.spec.memory_limit_mib):
+            return None
+        from trainers.fit import stage
+
+        return stage.preflight(self.spec, self.run)
+
+    def _fit(self, facts: dict[str, Any], estimate: Surface | None) -> None:
+        """Put the size that fits into the spec in effect; searched for once in the run's life."""
+        if not wanted(self.spec):
+            return
+        from trainers.fit import stage
+        from trainers.fit.rank import FitJob
+
+        found, ended = stage.stored(self.run, self.spec), list[Ended]()
+        while found is None:
+            if self.stop.is_set():
+                raise HighwaterError("stopped before a size was found", Reason.STOPPED)
+            job = FitJob(
+                self.spec.model_dump(mode="json"), self.run.name, self.keeper.lease.number, len(ended), facts, estimate
+            )
+            try:
+                found = stage.search(job, self.spec, self.run, self.backend, lambda: self.keeper.lost is not None)
+            except Exception as error:  # Whatever a rank raised: it is sorted as an attempt's errors are.
+                typed = as_typed(error)
+                self.keeper.check()
+                ended.append(Ended(typed.reason, 0))
+                if typed.reason is Reason.LEASE_LOST or self.stop.is_set() or not worth_retrying(ended):
+                    raise
+                self.event("retry", f"{typed.message}; looking for the size again")
+        self.spec = stage.with_sizes(self.spec, found)
+
     def _attempt(self) -> tuple[Reason, str, Outcome | None]:
-        """Run the ranks once, from the newest checkpoint on."""
+        """Run the ranks once, from the newest checkpoint on; if they run out of memory, the spec is made smaller.
+
+        Raises OutOfMemoryError if it cannot be.
+        """
         if self.stop.is_set():
             return Reason.STOPPED, "stopped before training began", None
         attempt = self._record_attempt(checkpoint.newest(checkpoint.finished(self.run), self.run.attempts()))
@@ -159,12 +205,15 @@ class Driver:
         )
         try:
             outcome: Outcome = self.backend.run(job, self.spec, lambda: self.keeper.lost is not None)
-        except Exception as error:  # Whatever a rank raised: `classify` sorts it.
+        except Exception as error:  # Whatever a rank raised: `as_typed` sorts it.
             log.warning("attempt %d failed", attempt.number, exc_info=error)
-            reason, message = classify(error)
-            if reason is Reason.LEASE_LOST:
-                raise LeaseLostError(message) from error
-            return reason, message, None
+            typed = as_typed(error)
+            if typed.reason is Reason.LEASE_LOST:
+                raise LeaseLostError(typed.message) from error
+            if typed.reason is Reason.OUT_OF_MEMORY:
+                self.keeper.check()
+                self.spec = shrink(self.run, self.spec, typed, self._saved_step(), self.event)
+            return typed.reason, typed.message, None
         return outcome.reason, outcome.message, outcome
 
     def _record_attempt(self, newest: Manifest | None) -> Attempt:
@@ -186,9 +235,12 @@ class Driver:
         )
         self.run.write(numbered("attempts/", number), attempt)
         if newest and (newest.workers, newest.batch) != (self.spec.workers, batch):
+            instead = f"{self.spec.workers} workers instead of {newest.workers}"
+            if newest.workers == self.spec.workers:
+                instead = f"batch {batch} instead of {newest.batch}"
             self.event(
                 "world_size",
-                f"{self.spec.workers} workers instead of {newest.workers}: the global batch stays "
+                f"{instead}: the global batch stays "
                 f"{batch * self.spec.workers * self.spec.accumulation}, dropout masks and last bits differ",
             )
         return attempt
@@ -217,9 +269,10 @@ class Driver:
         facts = (self.run.read("stages/data.json") or {}).get("facts", {})
         best = [m for m in checkpoint.finished(self.run) if m.step == outcome.best_step and m.evaluated_here]
         plan = self._plan()
-        batch, rate = self.spec.batch, self.spec.learning_rate
-        if not isinstance(batch, int) or not isinstance(rate, float | int):
-            raise SpecError("batch and learning_rate must be found before a run can end")
+        rate = self.spec.learning_rate
+        if not isinstance(rate, float | int):
+            raise SpecError("learning_rate must be found before a run can end")
+        batch = None if self.spec.batch == AUTO else self.spec.batch
         return Result(
             name=self.run.name,
             task=self.spec.task,
@@ -234,7 +287,7 @@ class Driver:
             batch=batch,
             workers=self.spec.workers,
             accumulation=self.spec.accumulation,
-            global_batch=batch * self.spec.workers * self.spec.accumulation,
+            global_batch=None if batch is None else batch * self.spec.workers * self.spec.accumulation,
             learning_rate=float(rate),
             metric=plan.get("metric", ""),
             metric_goal=plan.get("goal", "min"),

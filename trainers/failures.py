@@ -10,7 +10,14 @@ import torch
 from jobs.errors import HighwaterError, Reason
 
 #: How torch's CPU allocator says that it is out of memory: a plain RuntimeError with these words.
-CPU_MEMORY = ("DefaultCPUAllocator: can't allocate memory", "DefaultCPUAllocator: not enough memory")
+CPU_MEMORY = (
+    "DefaultCPUAllocator: can't allocate memory",
+    "DefaultCPUAllocator: not enough memory",
+    "std::bad_alloc",
+)
+
+#: All that oneDNN says when it gets no memory for its kernels and scratch; longer sentences mean something else.
+ONEDNN_MEMORY = {"could not create a primitive", "could not execute a primitive", "could not create a memory object"}
 
 #: How gloo and NCCL say that another rank is gone: RuntimeErrors with these words.
 BROKEN = (
@@ -72,7 +79,9 @@ def classify(error: BaseException) -> tuple[Reason, str]:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether a GPU's or the CPU's allocator gave up."""
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(words in str(error) for words in CPU_MEMORY)
+    if isinstance(error, torch.OutOfMemoryError | MemoryError) or str(error) in ONEDNN_MEMORY:
+        return True
+    return any(words in str(error) for words in CPU_MEMORY)
 
 
 def first_line(error: BaseException) -> str:

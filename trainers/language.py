@@ -224,6 +224,7 @@ def _facts(
         "tokens": len(training) + len(validation) - 2,
         "training_tokens": len(training) - 1,
         "training_units": len(training) - 1,
+        "unit": LanguageTask.unit,
         "validation_tokens": len(targets),
         "vocabulary": vocabulary.kind,
         "vocabulary_size": len(vocabulary),

@@ -13,14 +13,16 @@ from typing import Any
 import torch
 
 from infra.storage import is_local, open_store
-from jobs.errors import Reason
+from jobs.errors import OutOfMemoryError, Reason
 from jobs.logtee import output_to
 from jobs.rundir import RunDir
 from jobs.spec import JobSpec
 from jobs.specfile import spec_from_json
 from jobs.streams import Flusher, StreamWriter
 from trainers.group import Group
+from trainers.guard import let_go, memory_error_in, memory_limited
 from trainers.loop import Outcome, train
+from trainers.memory import settle, shortage
 from trainers.session import Session
 from trainers.task import Shard, load
 from trainers.worker import RunWorker
@@ -52,6 +54,7 @@ def run_rank(
     """Train as one rank to the end of the attempt. Every rank calls it; the outcome is the same on all."""
     spec = spec_from_json(job.spec)
     torch.set_num_threads(spec.threads)
+    settle()
     run = RunDir(open_store(spec.storage, spec.storage_endpoint), job.name)
     logs = StreamWriter(run, f"logs/rank-{group.rank}", job.attempt, suffix="log")
     worker = RunWorker(run, group, job.attempt, job.checkpoint, job.lease, preempted)
@@ -59,17 +62,36 @@ def run_rank(
         try:
             with prepared_data(run) as data:
                 shard = Shard(group.rank, group.world_size, _batch(spec), spec.accumulation, device)
-                session = Session(spec, load(spec, data, shard), shard)
-                announce(session, worker)
-                ended = train(session, worker)
-                if group.rank == 0 and ended.reason == Reason.DONE:
-                    show_examples(session, run)
-                return ended
+                return train_session(spec, data, shard, worker, run)
+        except OutOfMemoryError as error:
+            log.exception("rank %d of attempt %d ran out of memory", group.rank, job.attempt)
+            let_go(error)
+            raise
         except Exception:
             log.exception("rank %d of attempt %d failed", group.rank, job.attempt)
             raise
         finally:
             worker.close()
+
+
+def train_session(spec: JobSpec, data: Path, shard: Shard, worker: RunWorker, run: RunDir) -> Outcome:
+    """Load the task and train it. Whatever allocator gives up meanwhile, it is an OutOfMemoryError with its facts."""
+    session: Session | None = None
+    with memory_limited(spec, shard.device):
+        try:
+            session = Session(spec, load(spec, data, shard), shard)
+            announce(session, worker)
+            ended = train(session, worker)
+        except Exception as error:
+            cause = memory_error_in(error)
+            if cause is None:
+                raise
+            step = session.progress.step + 1 if session else 0
+            bptt = getattr(spec, "bptt", None)
+            raise shortage(cause, shard.device, batch=shard.batch, bptt=bptt, rank=shard.rank, step=step) from error
+        if shard.rank == 0 and ended.reason == Reason.DONE:
+            show_examples(session, run)
+        return ended
 
 
 def show_examples(session: Session, run: RunDir) -> None:

@@ -124,8 +124,8 @@ TASKS: dict[str, str] = {"language": "trainers.language"}
 def prepare(spec: JobSpec, out: Path) -> dict[str, Any]:
     """Run the data stage of the spec's task: write what ranks need into the folder `out`, once per run.
 
-    Returns the stage's facts as JSON: `baseline` metrics among them, `training_units` (tokens, images, rows of one
-    epoch), and `message`, a sentence for a person.
+    Returns the stage's facts as JSON: `baseline` metrics among them, `training_units` (of one epoch) and their
+    `unit` (tokens, images, rows), and `message`, a sentence for a person.
     """
     facts: dict[str, Any] = importlib.import_module(TASKS[spec.task]).prepare(spec, out)
     return facts

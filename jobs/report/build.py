@@ -11,7 +11,7 @@ from importlib import import_module
 from importlib.resources import files
 from string import Template
 
-from jobs.report import curves, decisions, details, examples, gradients, headline, rate, throughput
+from jobs.report import curves, decisions, details, examples, fit, gradients, headline, memory, rate, throughput
 from jobs.report.panel import Panel, render
 from jobs.report.text import escape, join, tag
 from jobs.report.view import RunView, gather
@@ -24,6 +24,8 @@ PANELS: tuple[Callable[[RunView], Panel], ...] = (
     curves.panel,
     examples.panel,
     decisions.panel,
+    fit.panel,
+    memory.panel,
     rate.panel,
     gradients.panel,
     throughput.panel,

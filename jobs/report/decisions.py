@@ -34,7 +34,7 @@ def panel(view: RunView) -> Panel:
 def happenings(view: RunView) -> list[Happening]:
     """All of it in order of time."""
     found = [*map(_stage, view.stages), *map(_attempt, range(len(view.attempts)), [view] * len(view.attempts))]
-    found += [_event(row) for row in view.events]
+    found += [_event(row) for row in view.events if _decides(row, view)]
     if view.result is not None:
         found.append(_end(view.result))
     timed = [(_place(one), index, one) for index, one in enumerate(found)]
@@ -76,6 +76,13 @@ def _attempt(index: int, view: RunView) -> Happening:
     if before is not None and before.workers != attempt.workers:
         words += f"; the attempt before had {plural(before.workers, 'worker')}"
     return attempt.started_at, float(attempt.resumed_step), f"attempt {attempt.number}", f"{words}."
+
+
+def _decides(row: Row, view: RunView) -> bool:
+    """Whether an event says what no other row does: probes of a finished search and a stage's own words do not."""
+    if row.get("kind") == "probe" and view.fit:
+        return False
+    return row.get("message") is None or row["message"] not in [stage.get("message") for stage in view.stages]
 
 
 def _event(row: Row) -> Happening:

@@ -73,7 +73,11 @@ def _cards(view: RunView) -> Html:
         ("Training time", _time(view)),
         ("Steps", _steps(view)),
         ("Global batch", _global_batch(view)),
-        *([("Time steps per sequence (bptt)", number(view.spec["bptt"]))] if "bptt" in view.spec else []),
+        *(
+            [("Time steps per sequence (bptt)", number(view.facts.get("bptt") or view.spec["bptt"]))]
+            if "bptt" in view.spec
+            else []
+        ),
         ("Learning rate (peak)", _rate(view)),
         ("Attempts", number(_attempts(view))),
     ]

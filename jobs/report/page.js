@@ -1,6 +1,7 @@
 "use strict";
 // Draws the charts from the JSON beside them, in the colours of the theme; draws them again when it changes.
 (() => {
+  const PRINTED = 340; // height on paper, as in page.css: without one a drawing of fixed width is cut off
   const root = document.documentElement;
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const narrow = matchMedia("(max-width: 40rem)");
@@ -48,11 +49,11 @@
       }
       Plotly.react(drawing, data, {
         ...layout,
-        width: width || drawing.clientWidth, autosize: !width, showlegend: false, hovermode: "x unified",
+        width: width || drawing.clientWidth, height: width ? PRINTED : undefined, autosize: !width, showlegend: false, hovermode: layout.hovermode || "x unified",
         dragmode: coarse.matches ? false : "zoom",
         paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
         font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: soft },
-        hoverlabel: { bgcolor: resolve("var(--card)"), bordercolor: resolve("var(--edge)"), font: { color: resolve("var(--ink)") } },
+        hoverlabel: { namelength: -1, bgcolor: resolve("var(--card)"), bordercolor: resolve("var(--edge)"), font: { color: resolve("var(--ink)") } },
         margin: { l: 48, r: 14, t: layout.xaxis2 ? 48 : 16, b: 44 },
       }, config);
     }

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from jobs.report import field
+from jobs.report.field import Field
 from jobs.report.text import EMPTY, Html, escape, number, script_json, table, tag
 from jobs.rundir import Row
 
-Style = Literal["trend", "faint", "dashed", "points", "mark"]
-Symbol = Literal["circle", "star", "diamond", "square"]
+Style = Literal["trend", "faint", "dashed", "points", "mark", "area"]
+Symbol = Literal["circle", "star", "diamond", "square", "cross"]
+Colour = Literal["blue", "orange", "green", "grey", "ink"]
+Pattern = Literal["", "/", "."]
 
 
 @dataclass(frozen=True)
@@ -21,8 +26,13 @@ class Series:
     xs: Sequence[float]
     ys: Sequence[float]
     style: Style
-    colour: Literal["blue", "orange", "green", "grey"]
+    """An `area` is stacked upon those before it, which have the same `xs`."""
+    colour: Colour
     symbol: Symbol = "circle"
+    pattern: Pattern = ""
+    """Strokes or dots on an area, so that colour alone need not tell it."""
+    notes: Sequence[str] = ()
+    """What pointing at each point says instead of its numbers."""
 
 
 @dataclass(frozen=True)
@@ -42,6 +52,14 @@ class Chart:
     bands: Sequence[tuple[float, float]] = ()
     """Spans of the x axis in which training paused."""
     logarithmic: bool = False
+    from_zero: bool = False
+    """Whether the y axis begins at 0, so that heights compare."""
+    x_ticks: Sequence[float] = ()
+    """Ticks of the x axis, which is then logarithmic."""
+    y_ticks: Sequence[float] = ()
+    """The same of the y axis."""
+    field: Field | None = None
+    """A background of coloured bands."""
     head: tuple[str, ...] = ()
     rows: Sequence[Sequence[object]] = ()
     """The same as a table, for readers without the drawing."""
@@ -106,7 +124,8 @@ def _cell(value: object) -> str:
 
 RESTARTS = "run was restarted here"
 PAUSES = "training paused"
-_WIDTH: dict[Style, float] = {"trend": 2.5, "faint": 1, "dashed": 2, "points": 2, "mark": 0}
+_WIDTH: dict[Style, float] = {"trend": 2.5, "faint": 1, "dashed": 2, "points": 2, "mark": 0, "area": 0.5}
+_PLOTLY_SYMBOL: dict[Symbol, str] = {"cross": "x"}
 
 
 def figure(chart: Chart) -> Row:
@@ -121,7 +140,16 @@ def figure(chart: Chart) -> Row:
     if chart.logarithmic:
         layout["yaxis"] |= {"type": "log", "dtick": 1, "minor": {"showgrid": True, "gridcolor": "var(--grid)"}}
     elif all(y >= 0 for series in chart.series for y in series.ys):
-        layout["yaxis"]["rangemode"] = "nonnegative"
+        layout["yaxis"]["rangemode"] = "tozero" if chart.from_zero else "nonnegative"
+    for name, ticks in (("xaxis", chart.x_ticks), ("yaxis", chart.y_ticks)):
+        if ticks:
+            layout[name] |= {"type": "log", "tickvals": list(ticks), "ticktext": [f"{tick:,.0f}" for tick in ticks]}
+    if chart.field:
+        # Points of a plane are pointed at one by one, those of a curve by their place on the x axis.
+        layout |= {"hovermode": "closest"}
+        for name, places in (("xaxis", chart.field.xs), ("yaxis", chart.field.ys)):
+            layout[name] |= {"range": _span(places, layout[name].get("type") == "log"), "showgrid": False}
+        traces.insert(0, field.trace(chart.field))
     if chart.epochs:
         layout["xaxis2"] = _top_axis(chart.epochs)
         traces.append({"x": [chart.epochs[0][0]], "y": [None], "xaxis": "x2", "hoverinfo": "skip", "mode": "lines"})
@@ -145,8 +173,22 @@ def _trace(series: Series) -> Row:
     if series.style in ("points", "mark"):
         size = 15 if series.symbol == "star" else 8
         edge = {"color": "var(--card)", "width": 1}
-        trace["marker"] = {"color": colour, "symbol": series.symbol, "size": size, "line": edge}
+        symbol = _PLOTLY_SYMBOL.get(series.symbol, series.symbol)
+        trace["marker"] = {"color": colour, "symbol": symbol, "size": size, "line": edge}
+    if series.style == "area":
+        trace |= {"stackgroup": "one", "fillcolor": colour}
+        trace["line"]["shape"] = "hv"
+        if series.pattern:
+            strokes = {"shape": series.pattern, "size": 7, "solidity": 0.25, "fillmode": "replace"}
+            trace["fillpattern"] = strokes | {"bgcolor": colour, "fgcolor": "var(--card)"}
+    if series.notes:
+        trace |= {"hovertext": [label(note) for note in series.notes], "hoverinfo": "text"}
     return trace
+
+
+def _span(places: Sequence[float], logarithmic: bool) -> list[float]:
+    ends = (min(places), max(places))
+    return [math.log10(end) for end in ends] if logarithmic else list(ends)
 
 
 def _line(x: float) -> Row:
@@ -189,13 +231,16 @@ def _short(value: float, figures: int) -> float:
 
 def legend(chart: Chart) -> Html:
     """Names beside a sample of each curve's stroke or symbol."""
-    items = [(_sample(series.style, series.symbol, series.colour), series.name) for series in chart.series]
+    items = [(_sample(series), series.name) for series in chart.series]
+    if chart.field:
+        bands = [(_svg(_box(f"var(--{colour})")), words) for colour, words in field.BANDS]
+        items = [*items, *bands]
     if chart.lines:
         items.append(
             (_svg('<path d="M14 0V14" style="stroke:var(--ink);stroke-width:2;stroke-dasharray:2 2"/>'), RESTARTS)
         )
     if chart.bands:
-        items.append((_svg('<rect width="28" height="14" style="fill:var(--band)"/>'), PAUSES))
+        items.append((_svg(_box("var(--band)")), PAUSES))
     return tag("ul", *(tag("li", sample, " ", name) for sample, name in items), class_="legend")
 
 
@@ -204,15 +249,31 @@ _SYMBOLS: dict[Symbol, str] = {
     "star": "M14 0L16 5H21L17 8L18.5 13L14 10L9.5 13L11 8L7 5H12Z",
     "diamond": "M14 2L19 7L14 12L9 7Z",
     "square": "M10 3H18V11H10Z",
+    "cross": "M9 4L11 2L14 5L17 2L19 4L16 7L19 10L17 12L14 9L11 12L9 10L12 7Z",
 }
 
 
-def _sample(style: Style, symbol: Symbol, colour: str) -> Html:
-    stroke = f"stroke:var(--{colour});stroke-width:{max(1.0, _WIDTH[style])}"
-    extra = {"faint": ";opacity:.5", "dashed": ";stroke-dasharray:6 4"}.get(style, "")
-    line = "" if style == "mark" else f'<path d="M0 7H28" style="{stroke}{extra}"/>'
-    mark = f'<path d="{_SYMBOLS[symbol]}" style="fill:var(--{colour})"/>' if style in ("points", "mark") else ""
+def _sample(series: Series) -> Html:
+    colour = f"var(--{series.colour})"
+    if series.style == "area":
+        return _svg(_box(colour) + _STROKES[series.pattern])
+    stroke = f"stroke:{colour};stroke-width:{max(1.0, _WIDTH[series.style])}"
+    extra = {"faint": ";opacity:.5", "dashed": ";stroke-dasharray:6 4"}.get(series.style, "")
+    line = "" if series.style == "mark" else f'<path d="M0 7H28" style="{stroke}{extra}"/>'
+    marked = series.style in ("points", "mark")
+    mark = f'<path d="{_SYMBOLS[series.symbol]}" style="fill:{colour}"/>' if marked else ""
     return _svg(line + mark)
+
+
+_STROKES: dict[Pattern, str] = {
+    "": "",
+    "/": '<path d="M2 14L12 0M10 14L20 0M18 14L28 0" style="stroke:var(--card);stroke-width:1.5"/>',
+    ".": '<path d="M5 4h2M13 4h2M21 4h2M5 10h2M13 10h2M21 10h2" style="stroke:var(--card);stroke-width:2"/>',
+}
+
+
+def _box(colour: str) -> str:
+    return f'<rect width="28" height="14" style="fill:{colour};stroke:var(--edge)"/>'
 
 
 def _svg(inner: str) -> Html:

@@ -13,6 +13,9 @@ from jobs.report.text import finite
 from jobs.rundir import Attempt, Lease, Row, RunDir, live_rows
 
 T = TypeVar("T")
+FIT, SHRINK = "stages/fit.json", "stages/shrink.json"
+#: What of fit's facts is the search and not what it found; the panel of fit reads it.
+SEARCH = {"surface", "frontier", "probes"}
 COLUMNS = ("step", "epoch", "loss", "rate", "grad_norm", "units", "time")
 
 
@@ -53,16 +56,20 @@ class RunView:
     events: list[Row]
     examples: Row
     result: Row | None
+    fit: Row = field(default_factory=dict)
+    """Record of the stage that looked for the largest size; also among `stages`."""
+    shrinks: list[Row] = field(default_factory=list)
+    """Smaller micro-batches that out-of-memory errors made necessary, oldest first."""
     notes: list[str] = field(default_factory=list)
     """What could not be read, one sentence each."""
 
     @property
     def facts(self) -> Row:
-        """What the stages found, those of later stages on top."""
+        """What the stages found, those of later stages on top; without the course of fit's search."""
         facts: Row = {}
         for stage in self.stages:
             facts |= section(stage, "facts")
-        return facts
+        return {key: value for key, value in facts.items() if key not in SEARCH}
 
     @property
     def baseline(self) -> dict[str, float]:
@@ -121,6 +128,8 @@ def gather(run: RunDir) -> RunView:
     """
     notes: list[str] = []
     stage_keys = [entry.key.removeprefix(run.key("")) for entry in run.store.list(run.key("stages/"))]
+    records = {key: _read(run, key, notes) or {} for key in stage_keys}
+    shrinks = records.pop(SHRINK, {}).get("shrinks")
     attempts: list[Attempt] = _try("attempts", run.attempts, [], notes)
     rows = _Rows()
     _try("metrics", lambda: rows.read(run, attempts), None, notes)
@@ -131,13 +140,15 @@ def gather(run: RunDir) -> RunView:
         spec=_read(run, "spec.json", notes) or none,
         attempts=attempts,
         leases=_try("leases", run.leases, [], notes),
-        stages=[_read(run, key, notes) or none for key in stage_keys],
+        stages=list(records.values()),
         steps=Steps(**rows.columns, attempt=rows.attempt),
         evals=rows.evals,
         checkpoints=rows.checkpoints,
         events=_try("events", lambda: run.rows("events"), [], notes),
         examples=_read(run, "examples.json", notes) or none,
         result=_read(run, "result.json", notes),
+        fit=records.get(FIT, none),
+        shrinks=[row for row in shrinks if isinstance(row, dict)] if isinstance(shrinks, list) else [],
         notes=notes,
     )
     if not (view.spec or attempts or notes or view.result or view.events or stage_keys):

@@ -167,6 +167,46 @@ def test_a_batch_that_was_found_is_kept() -> None:
     assert admit(had, small_spec(batch="auto", workers=1), NOW).factors == Factors(1, 24, 2)
 
 
+def test_a_batch_that_was_found_is_cut_where_it_must_be() -> None:
+    auto = small_spec(batch="auto", workers=2)
+    had = seen(spec=auto, attempts=(attempt(batch=24, workers=2),))
+    assert admit(had, small_spec(batch="auto", workers=3), NOW).factors == Factors(3, 16, 1)
+    assert admit(had, small_spec(batch="auto", workers=4), NOW).factors == Factors(4, 12, 1)
+    with pytest.raises(SpecError, match="workers can be 1, 2, 3, 4, 6, 8, "):
+        admit(had, small_spec(batch="auto", workers=5), NOW)
+
+
+@pytest.mark.parametrize(
+    ("old", "last", "most", "new", "expected"),
+    [
+        # The same spec again: what ran out of memory is never tried again, also if no attempt came after it.
+        ({}, {"batch": 4, "accumulation": 2}, 4, {}, Factors(1, 4, 2)),
+        ({}, {}, 4, {}, Factors(1, 4, 2)),
+        ({}, {}, 1, {}, Factors(1, 1, 8)),
+        # What is asked for is smaller still.
+        ({}, {}, 4, {"batch": 2, "accumulation": 4}, Factors(1, 2, 4)),
+        ({}, {}, 4, {"batch": 4, "accumulation": 2}, Factors(1, 4, 2)),
+        # Other workers: the global batch stays, and the micro-batch is no larger than the one that was left.
+        ({}, {}, 4, {"workers": 4}, Factors(4, 2, 1)),
+        ({"workers": 2}, {"workers": 2}, 4, {"workers": 1}, Factors(1, 4, 4)),
+        ({"batch": 12}, {"batch": 12}, 4, {"batch": 12, "workers": 3}, Factors(3, 4, 1)),
+        ({"batch": 15}, {"batch": 15}, 4, {"batch": 15, "workers": 1}, Factors(1, 3, 5)),
+        # The batch was found by fit.
+        ({"batch": "auto"}, {"batch": 24}, 12, {"batch": "auto"}, Factors(1, 12, 2)),
+        ({"batch": "auto"}, {"batch": 12, "accumulation": 2}, 12, {"batch": "auto"}, Factors(1, 12, 2)),
+        ({"batch": "auto"}, {"batch": 24}, 5, {"batch": "auto", "workers": 2}, Factors(2, 4, 3)),
+    ],
+)
+def test_a_size_that_ran_out_of_memory_is_not_tried_again(
+    old: dict[str, Any], last: dict[str, Any], most: int, new: dict[str, Any], expected: Factors
+) -> None:
+    had = seen(spec=small_spec(**old), attempts=(attempt(**last),), batch_max=most)
+    admission = admit(had, small_spec(**new), NOW)
+    assert admission.factors == expected
+    before = Factors(**({"workers": 1, "batch": 8, "accumulation": 1} | last))
+    assert admission.previous == (None if before == expected else before)
+
+
 @pytest.mark.parametrize(("total", "batch", "workers", "expected"), [(64, 8, 8, 1), (64, 8, 1, 8), (64, 16, 2, 2)])
 def test_accumulation(total: int, batch: int, workers: int, expected: int) -> None:
     assert accumulation_for(total, batch, workers) == expected
@@ -203,6 +243,13 @@ def test_a_run_is_read_as_it_was_written() -> None:
     assert had.alive
     assert had.checkpoint == "checkpoints/00000010-0001"
     assert not read_run(run, NOW + 60).alive
+    assert had.batch_max is None
+    run.write("stages/shrink.json", {"batch": 4, "accumulation": 2, "shrinks": [{"from": 8, "to": 4}]})
+    assert read_run(run, NOW).batch_max == 4
+    run.write("stages/shrink.json", {"batch": 0})
+    with pytest.raises(StorageError, match=r"stages/shrink\.json"):
+        read_run(run, NOW)
+    run.store.delete([run.key("stages/shrink.json")])
     run.write("result.json", a_result())
     assert admit(read_run(run, NOW + 60), small_spec(), NOW).verdict is Verdict.FINISHED
 

@@ -90,8 +90,6 @@ def spec_file(tmp_path: Path) -> Callable[..., str]:
         (["--set", ""], "--set"),
         (["--set", "model..hidden=3"], "model..hidden"),
         (["--set", "steps=[1"], "steps"),
-        (["--set", "batch=auto"], "batch: auto is not built yet"),
-        (["--set", "bptt=auto"], "bptt: auto is not built yet"),
         (["--set", "learning_rate=auto"], "learning_rate: auto is not built yet"),
         (["--set", "epochs=1", "--set", "steps=1"], "either epochs or steps"),
         (["--until", "tarin"], "train"),

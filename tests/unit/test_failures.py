@@ -43,6 +43,8 @@ def wrapped(cause: Exception) -> Exception:
             Reason.OUT_OF_MEMORY,
         ),
         (MemoryError(), Reason.OUT_OF_MEMORY),
+        (RuntimeError("could not create a primitive"), Reason.OUT_OF_MEMORY),
+        (RuntimeError("could not create a primitive descriptor for the LSTM forward propagation"), Reason.USER_CODE),
         (RuntimeError("[../gloo/transport/tcp/pair.cc:1] writev [127.0.0.1]: Broken pipe"), Reason.WORKER_LOST),
         (RuntimeError("Timed out waiting 1800000ms for recv operation to complete"), Reason.WORKER_LOST),
         (ZeroDivisionError("division by zero"), Reason.USER_CODE),

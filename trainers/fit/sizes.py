@@ -39,6 +39,8 @@ class Reading:
     size: Size
     failed: str = ""
     """Why the probe did not get through, in one sentence; all numbers are then 0 or lower bounds."""
+    reason: str = ""
+    """The `jobs.errors.Reason` of a failure: `out_of_memory` is a lesson, anything else ends the search."""
     persistent: int = 0
     """Bytes held between two steps: weights, optimizer state, buffers, carries, data on the device, DDP's buckets."""
     fixed: int = 0
