@@ -82,7 +82,7 @@ def test_a_wrong_price_is_one_sentence(price: str, says: str) -> None:
 
 
 def test_the_smallest_change_of_size_keeps_the_global_batch() -> None:
-    spec, line = load_spec("language", ["batch=60", "bptt=10"]), [Surface(persistent=100, cell=1)]
+    spec, line = load_spec("language", ["batch=60", "bptt=10"]), Surface(persistent=100, cell=1).highest
     assert advice.smaller(spec, Size(60, 10), 450, line) == "batch 30 with accumulation 2"
     assert advice.smaller(spec, Size(60, 10), 220, line) == "batch 12 with accumulation 5"
     assert advice.smaller(spec, Size(60, 10), 105, line) == "batch 1 with accumulation 60 and bptt 5"

@@ -15,8 +15,9 @@ from jobs.spec import JobSpec
 from jobs.specfile import load_spec
 from trainers import loop
 from trainers.fit.fake import Counted, _lstm_workspace
-from trainers.fit.preflight import exactly, preflight, refuse_impossible, solve, surface
+from trainers.fit.preflight import exactly, preflight, refuse_impossible, surface
 from trainers.fit.sizes import Size, Surface
+from trainers.fit.stretches import solve
 from trainers.fit.trace import Target, Trace, trace
 from trainers.session import Session
 from trainers.task import Shard, load, prepare
@@ -102,7 +103,7 @@ def test_a_gpu_holds_more_logits_and_the_optimizer_works_on_all_weights_at_once(
     cpu, gpu = trace(spec, data, size, Target()), trace(spec, data, size, Target(gpu=True))
     on_cpu, on_gpu = (max(c.parts.get("logits", 0) for c in one.stretches.values()) for one in (cpu, gpu))
     assert on_gpu > 2 * on_cpu
-    assert gpu.fixed.highest > cpu.fixed.highest
+    assert gpu.fixed.parts["optimizer"] == pytest.approx(3 * gpu.fixed.parts["weights"], rel=0.01)
 
 
 def test_averaged_weights_are_counted(data: Path) -> None:
@@ -116,7 +117,7 @@ def test_averaged_weights_are_counted(data: Path) -> None:
 def test_a_model_larger_than_this_machine_is_traced(data: Path) -> None:
     spec = load_spec("language", ["workers=1", "model.hidden=30000", "batch=auto", "memory_limit_mib=15360"])
     estimate = surface(spec, data)
-    assert estimate.persistent > 80 * 2**30
+    assert estimate.persistent > 40 * 2**30
     with pytest.raises(OutOfMemoryError) as caught:
         refuse_impossible(spec, estimate, Size(1, 6), 15 * 2**30, data)
     message = caught.value.message

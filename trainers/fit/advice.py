@@ -10,7 +10,7 @@ from typing import Protocol
 
 from jobs.spec import AUTO, JobSpec
 from jobs.units import size as shown
-from trainers.fit.sizes import Size, Surface
+from trainers.fit.sizes import Size
 
 MIB = 2**20
 SHRINKS = (0.75, 0.5, 0.25, 0.125, 1 / 16, 1 / 32, 1 / 64)
@@ -141,22 +141,17 @@ def refusal(size: Size, needed: float, budget: float, ways: Sequence[Way]) -> st
     return f"{what}; try {', or '.join(way.text for way in ways[:2])}"
 
 
-def smaller(spec: JobSpec, size: Size, usable: float, surfaces: Sequence[Surface]) -> str | None:
+def smaller(spec: JobSpec, size: Size, usable: float, needed: Callable[[Size], float]) -> str | None:
     """The smallest change of the size alone that fits, and keeps the global batch if that can be; None if none does.
 
-    `surfaces` are those whose highest counts. Fewer rows with more accumulation train the same, a shorter bptt does
-    not.
+    Fewer rows with more accumulation train the same, a shorter bptt does not.
     """
-
-    def needed(rows: int, steps: int | None) -> float:
-        return max(surface.highest(Size(rows, steps)) for surface in surfaces)
-
-    rows = next((r for r in _divisors(size.batch) if needed(r, size.bptt) <= usable), None)
+    rows = next((r for r in _divisors(size.batch) if needed(Size(r, size.bptt)) <= usable), None)
     if rows is not None:
         return f"batch {rows} with accumulation {spec.accumulation * (size.batch // rows)}"
     if size.bptt is None or getattr(spec, "bptt", None) == AUTO:
         return None
-    steps = next((t for t in range(size.bptt - 1, 3, -1) if needed(1, t) <= usable), None)
+    steps = next((t for t in range(size.bptt - 1, 3, -1) if needed(Size(1, t)) <= usable), None)
     return None if steps is None else f"batch 1 with accumulation {spec.accumulation * size.batch} and bptt {steps}"
 
 

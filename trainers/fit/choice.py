@@ -45,7 +45,10 @@ def why(chosen: Point, bptt_by: Decided, points: Sequence[Point], limits: Limits
 def _why_bptt(chosen: Point, by: Decided, points: Sequence[Point], limits: Limits, unit: str) -> str:
     bptt = f"bptt {chosen.size.bptt}"
     top = max(point.rate for point in points)
-    speed = f"{quantity(chosen.rate)} of {quantity(top)} {unit}/s"
+    slower = "" if chosen.rate >= top else f" of {quantity(top)}"
+    speed = f"{quantity(chosen.rate)}{slower} {unit}/s"
+    if by == "speed" and chosen.rate >= top:
+        return f"{bptt} is the fastest, and no larger one keeps {limits.throughput:.0%} of its speed ({speed})"
     if by == "speed":
         return f"{bptt} is the largest whose best batch keeps {limits.throughput:.0%} of the top speed ({speed})"
     if by == "stability":

@@ -50,6 +50,7 @@ class ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.parts: Counter[str] = Counter()
         self.phases: dict[str, Counted] = {}
         self.phase = ""
+        self._apart = False
 
     @property
     def bytes(self) -> int:
@@ -61,10 +62,13 @@ class ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in tensors:
             self._count(tensor, part, again=True)
 
-    def begin(self, phase: str) -> None:
-        """Count the highest bytes from here on as those of this phase."""
-        self.phase = phase
-        self.phases.setdefault(phase, Counted())
+    def begin(self, phase: str, *, apart: bool = False) -> None:
+        """Count the highest bytes from here on as those of this phase.
+
+        With `apart`, moments are different phases if they hold other bytes of gradients, which do not depend on the
+        size, or if only one of them holds logits.
+        """
+        self.phase, self._apart = phase, apart
         self._mark()
 
     def __torch_dispatch__(
@@ -114,7 +118,10 @@ class ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.parts[held.part] -= held.size
 
     def _mark(self, passing: int = 0) -> None:
-        counted, now = self.phases[self.phase], self.bytes + passing
+        name, now = self.phase, self.bytes + passing
+        if self._apart:
+            name += f" {bool(self.parts['logits'])} {self.parts['gradients']}"
+        counted = self.phases.setdefault(name, Counted())
         if now > counted.highest:
             counted.highest = now
             counted.parts = {part: size for part, size in self.parts.items() if size}

@@ -24,8 +24,9 @@ from jobs.submit import SPEC_VARIABLE
 from trainers.fit import advice
 from trainers.fit.cards import Card, cards
 from trainers.fit.limits import bptts_for, limits_for
-from trainers.fit.preflight import MIDDLE, Preflight, exactly, preflight, refuse_impossible
+from trainers.fit.preflight import MIDDLE, exactly, preflight, refuse_impossible
 from trainers.fit.sizes import Limits, Size
+from trainers.fit.stretches import Preflight
 from trainers.fit.trace import Target
 from trainers.task import prepare
 
@@ -113,7 +114,7 @@ class Planner:
         answer: dict[str, Any] = {"fits": fits, "wanted": _shown(wanted), "needed": needed, "usable": limits.usable}
         answer |= {"batch": batch, "bptt": steps, "limited_by": by}
         if not fits:
-            change = advice.smaller(self.spec, wanted, limits.usable, list(found.stretches.values()))
+            change = advice.smaller(self.spec, wanted, limits.usable, found.highest)
             answer["change"] = change or self._change(wanted, memory, target)
         return answer
 

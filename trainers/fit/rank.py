@@ -106,7 +106,7 @@ def record(found: Found, limits: Limits) -> dict[str, Any]:
     """The facts of the stage's record: plain data for the report, the driver and people's own programs."""
     choice = found.choice
     document = choice.to_json()
-    chosen = document.pop("size")
+    chosen: dict[str, Any] = document.pop("size")
     frontier = [point.pop("size") | point for point in document.pop("frontier")]
     return (
         chosen

@@ -161,7 +161,7 @@ def _divide(counter: ByteCounter, session: Session, task: FakeTask) -> None:
     numbers = itertools.count(1)
 
     def begin(phase: str) -> None:
-        counter.begin(f"{phase} {next(numbers)}")
+        counter.begin(f"{phase} {next(numbers)}", apart=True)
 
     def before_optimizer(*_: object) -> None:
         gradients = [parameter.grad for parameter in session.model.parameters() if parameter.grad is not None]
