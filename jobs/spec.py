@@ -122,6 +122,8 @@ class Fit(Part):
     """Share of the memory limit that stays free, for what no measurement sees."""
     batch_max: PositiveInt | None = None
     """No larger batch than this; null takes what leaves `steps_per_epoch`."""
+    bptt_min: PositiveInt = 8
+    """No smaller bptt than this, however fast; lowered to bptt_max if that is smaller (tasks with sequences)."""
     bptt_max: PositiveInt = 512
     """No larger bptt than this (tasks with sequences)."""
     steps_per_epoch: PositiveInt = 100

@@ -15,7 +15,19 @@ import torch
 
 from jobs.errors import MemoryShortage, OutOfMemoryError
 from jobs.units import size
-from trainers.failures import is_out_of_memory
+from trainers.failures import is_out_of_memory as is_shortage
+
+__all__ = [
+    "MIB",
+    "Mapped",
+    "budget_bytes",
+    "is_shortage",
+    "lift_limit",
+    "limit_memory",
+    "machine_free",
+    "settle",
+    "shortage",
+]
 
 MIB = 2**20
 SHARE_KEPT = 0.1
@@ -29,9 +41,6 @@ M_MMAP_THRESHOLD = -3
 
 #: Bytes that this process had mapped when `limit_memory` was called: what a limit does not count.
 _base = 0
-
-#: How libraries below torch say that they were refused memory: RuntimeErrors with these words.
-REFUSED = ("could not create a primitive", "could not execute a primitive", "could not create a memory", "bad_alloc")
 
 
 def settle() -> None:
@@ -160,11 +169,6 @@ def lift_limit() -> None:
     """Undo `limit_memory`: what handles an error needs memory of its own."""
     hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
     resource.setrlimit(resource.RLIMIT_DATA, (hard, hard))
-
-
-def is_shortage(error: BaseException) -> bool:
-    """Whether memory ran out, be it torch's allocators or a library below that says so in its own words."""
-    return is_out_of_memory(error) or any(words in str(error) for words in REFUSED)
 
 
 def shortage(

@@ -86,7 +86,8 @@ class Workload:
 
 
 LSTM, QRNN = "awd-lstm", "qrnn"
-#: Small, so that a step at the maximum takes about a tenth of a second on one core. Every row differs from its neighbours in several ways; each optimizer, limit and layer count meets both networks.
+#: Small, so that a step at the maximum takes about a tenth of a second on one core. Every row differs from its
+#: neighbours in several ways, and both networks meet jitter, each optimizer, one and two workers.
 WORKLOADS = (
     Workload(LSTM, 32, 64, 1, 500, 16, False, "adamw", 24, peers=True, steps=3000),
     Workload(QRNN, 32, 64, 2, 500, 16, False, "sgd", 24, steps=3000),

@@ -76,7 +76,7 @@ def test_no_stable_size_ends_with_what_to_do() -> None:
 
 
 def test_nothing_fits_into_a_limit_below_the_weights() -> None:
-    with pytest.raises(OutOfMemoryError, match="missing|does not fit"):
+    with pytest.raises(OutOfMemoryError, match=r"missing|does not fit"):
         search(Device(), budget=9 * MIB)
 
 

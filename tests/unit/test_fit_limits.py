@@ -38,6 +38,8 @@ def test_a_given_bptt_is_the_only_candidate(tmp_path: Path) -> None:
 def test_candidates_run_from_the_shortest_jittered_sequence_to_the_users_cap(tmp_path: Path) -> None:
     spec = tiny_spec(tmp_path, bptt="auto", bptt_jitter={"min_steps": 7}, fit={"bptt_max": 70})
     assert bptts_for(spec) == (8, 12, 16, 24, 32, 48, 64, 70)
+    spec = tiny_spec(tmp_path, bptt="auto", fit={"bptt_min": 30, "bptt_max": 70})
+    assert bptts_for(spec) == (30, 32, 48, 64, 70)
     assert bptts_for(tiny_spec(tmp_path, bptt="auto", bptt_jitter=None, fit={"bptt_max": 4})) == (4,)
 
 
@@ -56,7 +58,7 @@ def test_candidates_that_the_data_cannot_give_enough_steps_are_left_out(tmp_path
 
 def test_data_smaller_than_a_hundred_smallest_batches_still_trains(tmp_path: Path) -> None:
     found = limits(tmp_path, {"training_units": 41, "unit": "tokens"}, batch="auto", bptt="auto", bptt_jitter=None)
-    assert (found.bptts, found.cells_max) == ((4,), 4)
+    assert (found.bptts, found.cells_max) == ((8,), 8)
 
 
 def test_data_that_fills_no_batch_is_refused_in_one_sentence(tmp_path: Path) -> None:

@@ -60,10 +60,10 @@ def test_the_worst_of_each_number_counts(tmp_path: Path) -> None:
 
 def test_one_failure_is_the_failure_of_all_with_its_sentence(tmp_path: Path) -> None:
     good = Reading(SIZE, peak=100, units=128)
-    bad = Reading(SIZE, failed="asked for 5 MiB – none left", reason=Reason.OUT_OF_MEMORY.value)
+    bad = Reading(SIZE, failed="asked for 5 MiB \u2013 none left", reason=Reason.OUT_OF_MEMORY.value)
     worse = Reading(SIZE, failed="something else", reason=Reason.USER_CODE.value)
     voted, _ = votes(tmp_path, good, bad, worse)
-    assert voted.failed == "worker 1: asked for 5 MiB – none left"
+    assert voted.failed == "worker 1: asked for 5 MiB \u2013 none left"
     assert voted.reason == "out_of_memory"
 
 

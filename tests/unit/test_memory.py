@@ -8,7 +8,8 @@ import torch
 
 from jobs.errors import Reason
 from trainers import memory
-from trainers.memory import MIB, Mapped, budget_bytes, is_shortage, lift_limit, limit_memory, machine_free, shortage
+from trainers.failures import is_out_of_memory
+from trainers.memory import MIB, Mapped, budget_bytes, lift_limit, limit_memory, machine_free, shortage
 
 CPU = torch.device("cpu")
 CPU_WORDS = "[enforce fail at alloc_cpu.cpp:128] err == 0. DefaultCPUAllocator: can't allocate memory: "
@@ -78,7 +79,7 @@ def test_a_limit_makes_the_allocator_fail_with_all_facts() -> None:
     finally:
         lift_limit()
     assert held.numel() == 20 * MIB
-    assert is_shortage(caught.value)
+    assert is_out_of_memory(caught.value)
     assert error.reason is Reason.OUT_OF_MEMORY
     facts = error.facts
     assert (facts.asked, facts.batch, facts.bptt, facts.rank, facts.step) == (60 * MIB, 8, 16, 1, 3)
@@ -102,12 +103,12 @@ def test_a_limit_makes_the_allocator_fail_with_all_facts() -> None:
     ],
 )
 def test_every_allocator_s_words_become_one_error(error: BaseException, asked: int | None) -> None:
-    assert is_shortage(error)
+    assert is_out_of_memory(error)
     assert shortage(error, CPU).facts.asked == asked
 
 
 def test_other_errors_are_no_shortage() -> None:
-    assert not is_shortage(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
+    assert not is_out_of_memory(RuntimeError("mat1 and mat2 shapes cannot be multiplied"))
 
 
 @pytest.mark.skipif(not Mapped.now().data, reason="needs Linux's /proc")

@@ -14,7 +14,7 @@ from jobs.errors import DataError, OutOfMemoryError
 from jobs.spec import JobSpec
 from jobs.specfile import load_spec
 from trainers import loop
-from trainers.fit.fake import Counted, _lstm_workspace
+from trainers.fit.fake import Counted, Moment, _lstm_workspace
 from trainers.fit.preflight import exactly, preflight, refuse_impossible, surface
 from trainers.fit.sizes import Size, Surface
 from trainers.fit.stretches import solve
@@ -57,24 +57,25 @@ def measured(spec: JobSpec, data: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "changes"),
+    ("recipe", "changes", "above"),
     [
-        ("language", []),
-        ("language", ["optimizer.kind=sgd", "accumulation=2"]),
-        ("language", ["precision=bf16"]),
-        ("language-qrnn", ["optimizer.kind=sgd", "optimizer.momentum=0.9"]),
+        ("language", [], 1.15),
+        ("language", ["optimizer.kind=sgd", "accumulation=2", "precision=bf16"], 1.25),
+        ("language-qrnn", ["optimizer.kind=sgd", "optimizer.momentum=0.9"], 1.15),
     ],
 )
-def test_what_shapes_say_is_what_the_allocator_does(recipe: str, changes: list[str], data: Path) -> None:
+def test_what_shapes_say_is_what_the_allocator_does(recipe: str, changes: list[str], above: float, data: Path) -> None:
     spec = load_spec(recipe, [*SMALL, *changes])
     found = preflight(spec.model_copy(update={"batch": 80, "bptt": 12}), data)
     for batch, bptt in ((24, 24), (120, 8)):
         sized = spec.model_copy(update={"batch": batch, "bptt": bptt})
         real = measured(sized, data)
-        assert 0.98 * real <= found.highest(Size(batch, bptt)) <= 1.15 * real, (batch, bptt)
+        said = found.highest(Size(batch, bptt)) - found.surface(Size(batch, bptt)).other
+        assert 0.98 * real <= said <= above * real, (batch, bptt)
         assert found.surface(Size(batch, bptt)).highest(Size(batch, bptt)) == found.highest(Size(batch, bptt))
     small = spec.model_copy(update={"batch": 8, "bptt": 8})
-    assert 0.98 <= exactly(small, data, Size(8, 8))[0] / measured(small, data) <= 1.15
+    point = trace(small, data, Size(8, 8), Target())
+    assert 0.98 <= (point.highest - point.other) / measured(small, data) <= 1.25
 
 
 @pytest.mark.parametrize(("steps", "rows", "inputs", "hidden"), [(12, 16, 48, 100), (20, 8, 256, 128), (9, 9, 64, 256)])
@@ -111,6 +112,7 @@ def test_averaged_weights_are_counted(data: Path) -> None:
     changes = ["optimizer.kind=nt-asgd", "schedule.kind=constant"]
     averaged = trace(load_spec("language", [*SMALL, *changes]), data, Size(4, 4), Target())
     weights = plain.fixed.parts["weights"]
+    assert plain.fixed.parts["save"] == weights
     assert averaged.persistent - plain.persistent == pytest.approx(weights, rel=0.01)
 
 
@@ -152,34 +154,37 @@ def test_data_that_fills_no_point_is_an_error_and_little_data_is_enough(tmp_path
 # The surface, from made-up points
 
 
+X = Moment("x", logits=False, gradients=0)
+
+
 def points(mark: Any, sizes: list[tuple[int, int | None]]) -> list[Trace]:
     def one(batch: int, steps: int | None) -> Trace:
-        return Trace(Size(batch, steps), 1000, 0, Counted(1500), {"x": Counted(mark(batch, steps or 1))})
+        return Trace(Size(batch, steps), 1000, 0, Counted(1500), {X: Counted(mark(batch, steps or 1))})
 
     return [one(*size) for size in sizes]
 
 
 def test_a_surface_is_solved_exactly_and_jitter_is_added() -> None:
     traces = points(lambda b, t: 1000 + 70 + 5 * b + 3 * b * t, [(40, 3), (80, 3), (48, 5), (30, 7)])
-    found = solve(traces, [one.stretches["x"].highest for one in traces], extra=10, other=7)
-    assert found.highest(Size(200, 256)) == pytest.approx(7 + 1070 + 5 * 200 + 3 * 200 * 266)
+    found = solve(traces, [one.stretches[X].highest for one in traces], extra=10)
+    assert found.highest(Size(200, 256)) == pytest.approx(1070 + 5 * 200 + 3 * 200 * 266)
     assert (found.fixed, found.square) == (1500, 0)
 
 
 def test_attention_is_seen() -> None:
     traces = points(lambda b, t: 1000 + 5 * b + 3 * b * t + 2 * b * t * t, [(40, 3), (80, 3), (48, 5), (30, 7)])
-    found = solve(traces, [one.stretches["x"].highest for one in traces])
+    found = solve(traces, [one.stretches[X].highest for one in traces])
     assert found.highest(Size(8, 100)) == pytest.approx(1000 + 40 + 2400 + 160_000, rel=1e-3)
 
 
 def test_without_sequences_rows_are_all() -> None:
     traces = points(lambda b, _: 1000 + 9 * b, [(10, None), (20, None)])
-    found = solve(traces, [one.stretches["x"].highest for one in traces])
+    found = solve(traces, [one.stretches[X].highest for one in traces])
     assert found == Surface(persistent=1000, fixed=1500, row=pytest.approx(9))
     assert found.largest_batch(None, 1900) == 100
 
 
 def test_no_point_lies_above_its_surface() -> None:
     traces = points(lambda b, t: 1000 + (900 if b == 48 else 0) + b * t, [(40, 3), (80, 3), (48, 5), (30, 7)])
-    found = solve(traces, [one.stretches["x"].highest for one in traces])
-    assert all(found.highest(one.size) >= one.stretches["x"].highest - 1e-6 for one in traces)
+    found = solve(traces, [one.stretches[X].highest for one in traces])
+    assert all(found.highest(one.size) >= one.stretches[X].highest - 1e-6 for one in traces)

@@ -86,14 +86,15 @@ def test_a_reading_repeats_to_the_byte(prober: Prober, reading: Reading) -> None
     again = prober.probe(SIZE, 500 * MIB)
     names = ("persistent", "fixed", "peak", "phases", "parts")
     assert {n: getattr(again, n) for n in names} == {n: getattr(reading, n) for n in names}
-    assert abs(again.highest - reading.highest) < 0.02 * reading.highest
+    assert abs(again.highest - reading.highest) < 2 * MIB
 
 
 @needs_limit
 def test_a_soak_passes_with_what_a_probe_measured_and_fails_with_less(prober: Prober, reading: Reading) -> None:
-    passed = prober.soak(SIZE, int(reading.highest * 1.04))
+    # What a soak takes beyond a probe, about a MiB at any size, is much for so small a model.
+    passed = prober.soak(SIZE, reading.highest + 2 * MIB)
     assert (passed.failed, passed.finite) == ("", True)
-    assert abs(passed.highest - reading.highest) < 0.05 * reading.highest
+    assert abs(passed.highest - reading.highest) < 2 * MIB
     refused = prober.soak(SIZE, int(reading.highest * 0.9))
     assert refused.reason == Reason.OUT_OF_MEMORY
     assert "batch 64 x bptt 12 ran out of memory on the CPU" in refused.failed

@@ -31,14 +31,25 @@ class _Held:
 
 @dataclass(order=True)
 class Counted:
-    """The highest bytes of one phase, and what they were."""
+    """The highest bytes of one kind of moment, and what they were."""
 
     highest: int = 0
     parts: dict[str, int] = field(default_factory=dict, compare=False)
 
 
+@dataclass(frozen=True)
+class Moment:
+    """What moments of steps of different sizes have in common, so that their bytes lie on one surface."""
+
+    phase: str
+    logits: bool
+    """Whether logits are held."""
+    gradients: int
+    """Bytes of gradients that are held: no size changes them."""
+
+
 class ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Counts live bytes of storages while it is entered, by part and by phase.
+    """Counts live bytes of storages while it is entered, by part and by moment.
 
     Enter it inside a `FakeTensorMode`. Storages that are there before are counted with `hold`.
     """
@@ -48,9 +59,10 @@ class ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._kind = kind
         self._held: dict[int, _Held] = {}
         self.parts: Counter[str] = Counter()
-        self.phases: dict[str, Counted] = {}
+        self.moments: dict[Moment, Counted] = {}
         self.phase = ""
-        self._apart = False
+        self.compiled = False
+        """Whether oneDNN compiled kernels for an LSTM, which takes memory of its own."""
 
     @property
     def bytes(self) -> int:
@@ -62,13 +74,9 @@ class ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         for tensor in tensors:
             self._count(tensor, part, again=True)
 
-    def begin(self, phase: str, *, apart: bool = False) -> None:
-        """Count the highest bytes from here on as those of this phase.
-
-        With `apart`, moments are different phases if they hold other bytes of gradients, which do not depend on the
-        size, or if only one of them holds logits.
-        """
-        self.phase, self._apart = phase, apart
+    def begin(self, phase: str) -> None:
+        """Count the highest bytes from here on as those of this phase."""
+        self.phase = phase
         self._mark()
 
     def __torch_dispatch__(
@@ -86,6 +94,7 @@ class ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if isinstance(leaf, Tensor):
                 self._count(leaf, None)
         if kept:
+            self.compiled = True
             # The workspace is a result of the operator, and empty on fake tensors: it lives as long as that.
             self._grow(result[3], kept)
         if passing or self.bytes > before:
@@ -118,10 +127,10 @@ class ByteCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self.parts[held.part] -= held.size
 
     def _mark(self, passing: int = 0) -> None:
-        name, now = self.phase, self.bytes + passing
-        if self._apart:
-            name += f" {bool(self.parts['logits'])} {self.parts['gradients']}"
-        counted = self.phases.setdefault(name, Counted())
+        now = self.bytes + passing
+        counted = self.moments.setdefault(
+            Moment(self.phase, bool(self.parts["logits"]), self.parts["gradients"]), Counted()
+        )
         if now > counted.highest:
             counted.highest = now
             counted.parts = {part: size for part, size in self.parts.items() if size}

@@ -45,9 +45,9 @@ def bptts_for(spec: JobSpec) -> tuple[int | None, ...]:
     if bptt != AUTO:
         return (bptt,)
     jitter = getattr(spec, "bptt_jitter", None)
-    lowest = jitter.min_steps if jitter else 1
+    lowest = max(jitter.min_steps if jitter else 1, min(spec.fit.bptt_min, spec.fit.bptt_max))
     most = max(spec.fit.bptt_max, lowest)
-    return (*(b for b in BPTTS if lowest <= b < most), most)
+    return tuple(sorted({lowest, most, *(b for b in BPTTS if lowest < b < most)}))
 
 
 def cells_for(spec: JobSpec, facts: dict[str, Any], smallest: int) -> int | None:

@@ -18,17 +18,16 @@ from trainers.fit.stretches import Preflight, solved
 from trainers.fit.trace import Target, trace
 
 MIB = 2**20
-OTHER_GPU = 600 * MIB
-"""What no tensor accounts for on a GPU: the context, the code of kernels, workspaces of cuBLAS. A usual figure."""
-POINTS = ((8, 3), (4, 3), (1, 5), (1, 7))
-"""How many times the cells, and time steps of each traced point. Steps are few, as each costs Python's time, and not
-below 3, where a recurrence has begun and ended but not yet gone on. Many cells, which cost nothing, show whether a
-model that computes its logits in portions needs several."""
+STEPS = (3, 3, 5, 7)
+"""Time steps of the traced points: few, as each costs Python's time, and not below 3, where a recurrence has begun and
+ended but not yet gone on."""
+CELLS, CELLS_GPU = 256, 4096
+"""Rows times time steps of the last two points, at most. Sizes on a GPU are larger."""
+MANY, MANY_GPU = 32768, 262144
+"""Rows times time steps of the first point, half of which the second has: so many that a model which computes its
+logits in portions needs several. Rows cost nothing but portions; a GPU's are larger."""
 LEAST = 8
 """Cells below which no points are looked for."""
-CELLS = 1024
-CELLS_GPU = 32768
-"""Rows times time steps of the traced points, at most. A GPU takes more logits at a time, and its sizes are larger."""
 MIDDLE = 64
 """A bptt in the middle of those that fit considers."""
 CERTAIN = 0.87
@@ -48,23 +47,24 @@ def surface(spec: JobSpec, data: Path) -> Surface:
 
 
 def preflight(spec: JobSpec, data: Path, target: Target | None = None) -> Preflight:
-    """Trace four points, three of about as many cells as the spec's own size, and solve for any size.
+    """Trace four points, two of no more cells than the spec's own size, and solve for any size.
 
     `bptt` in them is the spec's, jitter's longest sequence included. Where a model computes its logits in portions,
     smaller sizes are said to need more than they do. Raises DataError if the data fills no size.
     """
     target = target or Target.of(spec)
     extra = extra_steps(spec)
-    cells = _cells(spec, extra, target)
+    cells, many = _cells(spec, extra, target), MANY_GPU if target.gpu else MANY
     while True:
         try:
-            traces = [trace(spec, data, size, target) for size in _points(cells, hasattr(spec, "bptt"))]
+            traces = [trace(spec, data, size, target) for size in _points(cells, many, hasattr(spec, "bptt"))]
         except DataError:
             if cells <= LEAST:
                 raise
-            cells //= 2
+            many //= 2
+            cells = min(cells, many // 2)
         else:
-            return solved(traces, extra, OTHER_GPU if target.gpu else 0)
+            return solved(traces, extra)
 
 
 def extra_steps(spec: JobSpec) -> int:
@@ -77,7 +77,7 @@ def exactly(spec: JobSpec, data: Path, size: Size, target: Target | None = None)
     target = target or Target.of(spec)
     longest = None if size.bptt is None else size.bptt + extra_steps(spec)
     point = trace(spec, data, Size(size.batch, longest), target)
-    return point.highest + (OTHER_GPU if target.gpu else 0), float(point.persistent)
+    return float(point.highest), float(point.persistent)
 
 
 def _cells(spec: JobSpec, extra: int, target: Target) -> int:
@@ -85,10 +85,11 @@ def _cells(spec: JobSpec, extra: int, target: Target) -> int:
     return most if spec.batch == AUTO or steps == AUTO else min(most, spec.batch * ((steps or 1) + extra))
 
 
-def _points(cells: int, sequences: bool) -> list[Size]:
+def _points(cells: int, many: int, sequences: bool) -> list[Size]:
     if not sequences:
-        return [Size(cells * many) for many in sorted({many for many, _ in POINTS}, reverse=True)]
-    return [Size(max(1, many * cells // steps), steps) for many, steps in POINTS]
+        return [Size(many), Size(many // 2), Size(cells)]
+    each = zip((many, many // 2, cells, cells), STEPS, strict=True)
+    return [Size(max(1, count // steps), steps) for count, steps in each]
 
 
 def refuse_impossible(spec: JobSpec, estimate: Surface, size: Size, budget: int, data: Path | None = None) -> None:

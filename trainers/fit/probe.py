@@ -19,18 +19,19 @@ import torch
 from jobs.errors import Reason
 from jobs.spec import JobSpec
 from jobs.specfile import spec_from_json
-from trainers.failures import as_typed
+from trainers.failures import as_typed, is_out_of_memory
 from trainers.fit.probe_meter import CpuMeter, CudaMeter, Meter, Metered, Unmetered
 from trainers.fit.probe_request import Request
 from trainers.fit.probe_rig import Rig, meet, warm
 from trainers.fit.sizes import Reading
-from trainers.memory import MIB, Mapped, is_shortage, lift_limit, limit_memory, shortage
+from trainers.memory import MIB, Mapped, lift_limit, limit_memory, shortage
 from trainers.schedule import Plan
 
 log = logging.getLogger(__name__)
 
-EVALUATION_S, SOAK_EVALUATION_S = 0.2, 5.0
-"""Seconds of an evaluation that are enough."""
+METER_EVALUATION_S, EVALUATION_S, SOAK_EVALUATION_S = 0.0, 1.0, 5.0
+"""Seconds after which an evaluation may be ended: its first batches say what its tensors take, and only its last one,
+which is shorter, makes oneDNN compile another kernel."""
 PACE_S, PACE_LEAST, PACE_MOST = 1.5, 3, 7
 """Seconds and steps to find the usual time of a step from."""
 SHAPES = 6
@@ -86,7 +87,7 @@ def _probe(spec: JobSpec, request: Request, folder: Path, base: Mapped) -> Readi
     """Steps of the largest shape, the other things that training does, and the time of usual steps."""
     meter = _device_meter(request)
     rig = Rig(spec, request, meter, folder)
-    _once(rig)
+    _once(rig, EVALUATION_S)
     if isinstance(meter, CudaMeter):
         measured = _explain(rig, request, meter.metered())
     else:
@@ -100,21 +101,21 @@ def _metered(spec: JobSpec, request: Request, folder: Path) -> Reading:
     meter = CpuMeter()
     with meter.running():
         rig = Rig(spec, request, meter, folder)
-        written = _once(rig)
+        written = _once(rig, METER_EVALUATION_S)
     metered = meter.metered()
     # The checkpoint's bytes are built in memory outside torch's allocator, beside all that training holds.
     phases = metered.phases | {"save": metered.live + written}
     return _explain(rig, request, replace(metered, phases=phases))
 
 
-def _once(rig: Rig) -> int:
+def _once(rig: Rig, evaluation_s: float) -> int:
     """A step of the smallest shape, an evaluation, a save, and last the largest step: bytes of the save.
 
     The largest step comes last because it then meets all that is ever there: the optimizer's state, which the first
     step makes, and on the CPU the compiled kernels that other shapes and the evaluation leave behind.
     """
     rig.take(rig.shape(rig.shapes() - 1))
-    rig.evaluate(EVALUATION_S)
+    rig.evaluate(evaluation_s)
     written = rig.save()
     rig.take(rig.shape(0))
     return written
@@ -221,7 +222,7 @@ def _device_meter(request: Request) -> Meter:
 
 def _failure(error: Exception, request: Request, highest: int) -> Reading:
     """The reading of what did not get through; for a shortage `peak` is a lower bound."""
-    if not is_shortage(error):
+    if not is_out_of_memory(error):
         typed = as_typed(error)
         return Reading(request.size, failed=typed.message, reason=typed.reason.value)
     told = shortage(

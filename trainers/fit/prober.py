@@ -149,10 +149,10 @@ class Prober:
         self._said = tempfile.TemporaryFile()  # noqa: SIM115 - `close` closes it
         folder = str(Path(trainers.__file__).parents[1])
         path = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
-        threads = str(self._spec.threads)
+        threads, free = str(self._spec.threads), ["free"] if self._spec.memory_limit_mib is None else []
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "trainers.fit.server", str(theirs.fileno())],
+                [sys.executable, "-P", "-m", "trainers.fit.server", str(theirs.fileno()), *free],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._said,

@@ -1,4 +1,4 @@
-"""`python -m trainers.fit.server FD`: imports training once, and forks a fresh process for every request.
+"""`python -m trainers.fit.server FD [free]`: imports training once, and forks a fresh process for every request.
 
 A fresh process has an allocator without a past, and can be put under a real limit. Importing torch anew for each
 would take seconds; a fork takes milliseconds. So this process computes nothing and touches no GPU: what it has, all
@@ -40,11 +40,12 @@ PR_SET_PDEATHSIG = 1
 STARVED = {signal.SIGKILL, signal.SIGABRT, signal.SIGBUS, signal.SIGSEGV}
 
 
-def serve(parent: socket.socket) -> None:
-    """Answer requests one by one until the parent is gone."""
+def serve(parent: socket.socket, limited: bool) -> None:
+    """Answer requests one by one until the parent is gone. `limited`: a limit is declared (`trainers.rank`)."""
     # Ctrl-C reaches the whole group of the terminal; whoever asks decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    settle()
+    if limited:
+        settle()
     _load_all()
     send(parent, {"ready": os.getpid()})
     while True:
@@ -174,6 +175,6 @@ def _died(request: Request, status: int, tail: bytes, *, timed_out: bool) -> Rea
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])))
+    serve(socket.socket(fileno=int(sys.argv[1])), limited=sys.argv[2:] != ["free"])
     # Taking torch apart module by module would cost seconds, and there is nothing to keep.
     os._exit(0)

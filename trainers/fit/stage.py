@@ -55,7 +55,7 @@ def preflight(spec: JobSpec, run: RunDir) -> Surface | None:
         with prepared_data(run) as data:
             estimate = surface(spec, data)
             if spec.memory_limit_mib:
-                refuse_impossible(spec, estimate, smallest_size(spec), spec.memory_limit_mib * MIB)
+                refuse_impossible(spec, estimate, smallest_size(spec), spec.memory_limit_mib * MIB, data)
     except OutOfMemoryError:
         raise
     except Exception as error:  # A model of any kind: what cannot be traced can still be measured.

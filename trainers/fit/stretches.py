@@ -7,15 +7,16 @@ enough rows, so logits are told apart.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 
 import numpy as np
 
+from trainers.fit.fake import Counted, Moment
 from trainers.fit.sizes import Size, Surface
 from trainers.fit.trace import Trace
 
-PARTS = ("weights", "gradients", "optimizer", "buckets", "data", "carries", "logits")
+PARTS = ("weights", "gradients", "optimizer", "buckets", "data", "carries", "logits", "save")
 """What bytes are, and `other` and `activations` behind them."""
 ENDLESS = 2**40
 """Rows that no worker has."""
@@ -47,8 +48,9 @@ class Preflight:
 
     stretches: dict[str, Stretch]
     """The stretches that are the highest at some size."""
+    counted: dict[str, Counted]
+    """What each stretch was at the last traced point, for what its bytes are."""
     last: Trace
-    """A traced point, for what the bytes are."""
     extra: int
     """Time steps that jitter may add to bptt."""
 
@@ -81,7 +83,7 @@ class Preflight:
         name, highest = self._stretch(size), self.highest(size)
         stretch = self.stretches[name]
         by_optimizer = highest <= stretch.surface.other + stretch.surface.fixed
-        known = dict(self.last.fixed.parts if by_optimizer else self.last.stretches[name].parts)
+        known = dict(self.last.fixed.parts if by_optimizer else self.counted[name].parts)
         known["carries"] = known.get("carries", 0) * size.batch // self.last.size.batch
         cells = size.batch * ((size.bptt or 1) + self.extra)
         known["logits"] = 0 if by_optimizer else int(min(stretch.logits / stretch.cells * cells, stretch.most))
@@ -93,26 +95,42 @@ class Preflight:
         return max(self.stretches, key=lambda name: self.stretches[name].near(size, self.extra).highest(size))
 
 
-def solved(traces: Sequence[Trace], extra: int, other: float) -> Preflight:
+def solved(traces: Sequence[Trace], extra: int) -> Preflight:
     """Every stretch solved, without those that another one is above everywhere.
 
     The last trace is of the size to be right about, the first two have many more cells: they show whether there is a
     most that logits take.
     """
-    names = set.intersection(*(set(one.stretches) for one in traces))
-    found = {name: _stretch(traces, name, extra, other) for name in names}
+    moments = _matched([one.stretches for one in traces])
+    found = {name: _stretch(traces, counted, extra) for name, counted in moments.items()}
     kept: dict[str, Stretch] = {}
     for name in sorted(found, key=lambda name: (_flat(found[name]), name), reverse=True):
         if not any(_below(found[name], higher) for higher in kept.values()):
             kept[name] = found[name]
-    return Preflight(kept, traces[-1], extra)
+    return Preflight(kept, {name: moments[name][-1] for name in kept}, traces[-1], extra)
 
 
-def _stretch(traces: Sequence[Trace], name: str, extra: int, other: float) -> Stretch:
-    logits = [one.stretches[name].parts.get("logits", 0) for one in traces]
-    peaks = [one.stretches[name].highest - part for one, part in zip(traces, logits, strict=True)]
+def _matched(stretches: Sequence[Mapping[Moment, Counted]]) -> dict[str, list[Counted]]:
+    """For each moment that all traces have, what they counted; those that only some have are one of their phase."""
+    everywhere = set.intersection(*(set(one) for one in stretches))
+    matched = {f"{key}": [one[key] for one in stretches] for key in everywhere}
+    for phase in {key.phase for one in stretches for key in one if key not in everywhere}:
+        # A trace without any of them has at least nothing above its phase's highest moment.
+        matched[phase] = [
+            max(
+                (counted for key, counted in one.items() if key.phase == phase and key not in everywhere),
+                default=max((counted for key, counted in one.items() if key.phase == phase), default=Counted()),
+            )
+            for one in stretches
+        ]
+    return matched
+
+
+def _stretch(traces: Sequence[Trace], counted: Sequence[Counted], extra: int) -> Stretch:
+    logits = [one.parts.get("logits", 0) for one in counted]
+    peaks = [one.highest - part for one, part in zip(counted, logits, strict=True)]
     cells = [one.size.cells for one in traces]
-    return Stretch(solve(traces, peaks, extra, other), logits[-1], cells[-1], _most(logits, cells))
+    return Stretch(solve(traces, peaks, extra), logits[-1], cells[-1], _most(logits, cells))
 
 
 def _most(logits: Sequence[float], cells: Sequence[int]) -> float:
@@ -131,7 +149,7 @@ def _below(one: Stretch, higher: Stretch) -> bool:
     return all(mine <= theirs for mine, theirs in zip(_flat(one), _flat(higher), strict=True))
 
 
-def solve(traces: Sequence[Trace], peaks: Sequence[float], extra: int = 0, other: float = 0.0) -> Surface:
+def solve(traces: Sequence[Trace], peaks: Sequence[float], extra: int = 0) -> Surface:
     """The surface through the traced points' peaks, none of them above it. Pure.
 
     `extra` time steps are added to a size's bptt. Memory that grows with the square of bptt is taken for real only
@@ -153,7 +171,7 @@ def solve(traces: Sequence[Trace], peaks: Sequence[float], extra: int = 0, other
     return Surface(
         persistent=float(persistent),
         fixed=float(fixed),
-        other=other,
+        other=float(max(one.other for one in traces)),
         constant=constant + max(0.0, float((grown - solved).max())),
         row=row + cell * extra + square * extra**2,
         cell=cell + 2 * square * extra,

@@ -7,6 +7,7 @@ time that Python needs for its operators.
 from __future__ import annotations
 
 import contextlib
+import gc
 import itertools
 import time
 import warnings
@@ -22,7 +23,7 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from jobs.spec import AUTO, JobSpec
 from trainers import loop
-from trainers.fit.fake import ByteCounter, Counted
+from trainers.fit.fake import ByteCounter, Counted, Moment
 from trainers.fit.sizes import Size
 from trainers.models import softmax
 from trainers.session import Session
@@ -30,6 +31,13 @@ from trainers.task import Carry, Loss, Shard, Step, Task, load
 
 CPU = torch.device("cpu")
 META = torch.device("meta")
+MIB = 2**20
+OTHER_GPU = 600 * MIB
+"""What no tensor accounts for on a GPU: the context, the code of kernels, workspaces of cuBLAS. A usual figure."""
+OTHER_CPU, OTHER_COMPILED = 8 * MIB, 8 * MIB
+"""The same on a CPU, and where oneDNN compiles kernels for an LSTM: 5 to 19 MiB were measured, more at small sizes."""
+OPTIMIZER, BETWEEN = "optimizer", "between steps"
+"""Phases besides those of forward and backward."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +64,17 @@ class Trace:
     carries: int
     """State that is carried from step to step: the share of `persistent` that grows with the batch."""
     fixed: Counted
-    """Highest in the optimizer's step."""
-    stretches: dict[str, Counted]
-    """Highest in each stretch of forward and backward, by a name that is the same for every size: from one module
-    to the next, from one weight's gradient to the next. Which stretch is the highest may differ between sizes."""
+    """Highest in the optimizer's step, and while a checkpoint is saved."""
+    stretches: dict[Moment, Counted]
+    """Highest at each kind of moment of forward and backward. Their phases are the same for every size: from one module
+    to the next, from one weight's gradient to the next. Which moment is the highest may differ between sizes."""
+    other: int = 0
+    """About what no tensor accounts for."""
 
     @property
     def highest(self) -> int:
-        """The high-water mark."""
-        return max(self.fixed, *self.stretches.values()).highest
+        """The high-water mark, `other` included."""
+        return max(self.fixed, *self.stretches.values()).highest + self.other
 
 
 def trace(spec: JobSpec, data: Path, size: Size, target: Target) -> Trace:
@@ -145,15 +155,34 @@ def _counted(session: Session, task: FakeTask, size: Size, target: Target) -> Tr
     counter = ByteCounter(_kinds(session.model, task.outputs, lambda: counter.phase))
     session.wrapped.train()
     _get_ready(session, target)
-    with counter:
-        counter.begin("between")
+    with counter, _no_collection():
+        counter.begin(BETWEEN)
         _hold_all(counter, session, task)
-        persistent, carries = counter.bytes, counter.parts["carries"]
+        held = dict(counter.parts)
         _divide(counter, session, task)
         loop.take_step(session, task.step, loop.Pending(time.monotonic))
-    fixed = counter.phases.pop("optimizer")
-    del counter.phases["between"]
-    return Trace(size, persistent, carries, fixed, counter.phases)
+    moments = counter.moments.items()
+    fixed = max(counted for moment, counted in moments if moment.phase == OPTIMIZER)
+    if not target.gpu:
+        # A checkpoint is a copy in the host's memory of all that a resume needs.
+        saved = held["weights"] + held.get("optimizer", 0)
+        fixed = max(fixed, Counted(sum(held.values()) + saved, held | {"save": saved}))
+    stretches = {moment: counted for moment, counted in moments if moment.phase not in (OPTIMIZER, BETWEEN)}
+    other = OTHER_GPU if target.gpu else OTHER_CPU + (OTHER_COMPILED if counter.compiled else 0)
+    return Trace(size, sum(held.values()), held.get("carries", 0), fixed, stretches, other)
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep the garbage collector from running in the block: when it does is chance, and what is counted must not be."""
+    enabled = gc.isenabled()
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _divide(counter: ByteCounter, session: Session, task: FakeTask) -> None:
@@ -161,12 +190,12 @@ def _divide(counter: ByteCounter, session: Session, task: FakeTask) -> None:
     numbers = itertools.count(1)
 
     def begin(phase: str) -> None:
-        counter.begin(f"{phase} {next(numbers)}", apart=True)
+        counter.begin(f"{phase} {next(numbers)}")
 
     def before_optimizer(*_: object) -> None:
         gradients = [parameter.grad for parameter in session.model.parameters() if parameter.grad is not None]
         counter.hold(gradients, "gradients")
-        counter.begin("optimizer")
+        counter.begin(OPTIMIZER)
 
     task.before_loss = lambda: begin("forward")
     task.after_loss = lambda: begin("backward")
@@ -212,7 +241,7 @@ def _kinds(model: nn.Module, outputs: int, phase: Callable[[], str]) -> Callable
     weights = {parameter.shape for parameter in model.parameters()}
 
     def kind(tensor: Tensor) -> str:
-        if phase() == "optimizer":
+        if phase() == OPTIMIZER:
             return "optimizer"
         if tensor.shape in weights:
             return "gradients" if phase().startswith("backward") else "activations"

@@ -15,8 +15,8 @@ import torch
 
 from jobs.spec import JobSpec
 from jobs.specfile import spec_from_json
+from trainers.failures import is_out_of_memory
 from trainers.loop import Pending, take_step
-from trainers.memory import is_shortage
 from trainers.session import Session
 from trainers.task import Shard, Task, load
 
@@ -124,7 +124,7 @@ def _finish(work: Callable[[], float | None], outward: int) -> None:
         os.write(outward, json.dumps(work()).encode())
         status = RAN
     except BaseException as error:  # noqa: BLE001 - the child of a fork must not go on as its parent
-        if is_shortage(error):
+        if is_out_of_memory(error):
             status = OUT_OF_MEMORY
         else:
             traceback.print_exc()
