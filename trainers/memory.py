@@ -26,6 +26,7 @@ __all__ = [
     "limit_memory",
     "machine_free",
     "settle",
+    "share_heap",
     "shortage",
 ]
 
@@ -37,7 +38,7 @@ OWN_MAPPING = 128 * 1024
 PRIMITIVES = 8
 """Kernels that oneDNN keeps compiled. An LSTM compiles about ten for each length it meets; doing it anew each time
 costs some 5 % of a small step, and less of a large one."""
-M_MMAP_THRESHOLD = -3
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
 
 #: Bytes that this process had mapped when `limit_memory` was called: what a limit does not count.
 _base = 0
@@ -54,10 +55,26 @@ def settle() -> None:
     """
     os.environ.setdefault("ONEDNN_PRIMITIVE_CACHE_CAPACITY", str(PRIMITIVES))
     os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
-    if sys.platform.startswith("linux") and "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+    if "MALLOC_MMAP_THRESHOLD_" not in os.environ:
+        _mallopt(M_MMAP_THRESHOLD, OWN_MAPPING)
+    share_heap()
+
+
+def share_heap() -> None:
+    """Let all threads of this process allocate from one heap. Call it before the first thread starts.
+
+    For a heap of its own, glibc maps 128 MiB for a moment, of which it keeps half: the kernel's count of the most that
+    was ever mapped would from then on say nothing of smaller trainings (`Mapped.highest_since`).
+    """
+    if "MALLOC_ARENA_MAX" not in os.environ:
+        _mallopt(M_ARENA_MAX, 1)
+
+
+def _mallopt(option: int, value: int) -> None:
+    if sys.platform.startswith("linux"):
         mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
         if mallopt is not None:
-            mallopt(M_MMAP_THRESHOLD, OWN_MAPPING)
+            mallopt(option, value)
 
 
 @dataclass(frozen=True)

@@ -27,7 +27,7 @@ from trainers.fit.probe import run
 from trainers.fit.probe_frames import frame, receive, send, unframe
 from trainers.fit.probe_request import Request
 from trainers.fit.sizes import Reading
-from trainers.memory import settle
+from trainers.memory import settle, share_heap
 from trainers.task import TASKS
 
 log = logging.getLogger(__name__)
@@ -44,6 +44,7 @@ def serve(parent: socket.socket, limited: bool) -> None:
     """Answer requests one by one until the parent is gone. `limited`: a limit is declared (`trainers.rank`)."""
     # Ctrl-C reaches the whole group of the terminal; whoever asks decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    share_heap()
     if limited:
         settle()
     _load_all()
