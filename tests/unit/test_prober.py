@@ -35,7 +35,8 @@ needs_limit = pytest.mark.skipif(not Mapped.now().data, reason="a real limit nee
 def language(folder: Path, **changes: Any) -> tuple[JobSpec, Path]:
     source = {"source": str(corpus(folder / "more", documents=20, words=2000)), "min_count": 1}
     model = {"kind": "awd-lstm", "embedding": 64, "hidden": 64, "layers": 1}
-    spec = tiny_spec(folder, data=source, model=model, **changes)
+    # A declared limit: memory then follows the tensors (`trainers.memory.settle`).
+    spec = tiny_spec(folder, data=source, model=model, memory_limit_mib=4096, **changes)
     prepare(spec, folder / "data")
     return spec, folder / "data"
 

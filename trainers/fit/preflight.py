@@ -23,7 +23,7 @@ STEPS = (3, 3, 5, 7)
 ended but not yet gone on."""
 CELLS, CELLS_GPU = 256, 4096
 """Rows times time steps of the last two points, at most. Sizes on a GPU are larger."""
-MANY, MANY_GPU = 32768, 262144
+MANY, MANY_GPU = 4096, 131072
 """Rows times time steps of the first point, half of which the second has: so many that a model which computes its
 logits in portions needs several. Rows cost nothing but portions; a GPU's are larger."""
 LEAST = 8

@@ -176,7 +176,6 @@ def _counted(session: Session, task: FakeTask, size: Size, target: Target) -> Tr
 def _no_collection() -> Iterator[None]:
     """Keep the garbage collector from running in the block: when it does is chance, and what is counted must not be."""
     enabled = gc.isenabled()
-    gc.collect()
     gc.disable()
     try:
         yield
