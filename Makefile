@@ -35,12 +35,16 @@ format: $(VENV)/.dev ## Put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev ## Run the benchmarks that back the README's figures (about fifteen minutes)
+bench: $(VENV)/.dev ## Run the benchmarks that back the README's figures (about an hour)
 	$(BIN)/python -m tests.bench.overhead
 	$(BIN)/python -m tests.bench.startup
 	$(BIN)/python -m tests.bench.qrnn
 	$(BIN)/python -m tests.bench.workers
 	$(BIN)/python -m tests.bench.kills
+	$(BIN)/python -m tests.bench.shrinks
+	$(BIN)/python -m tests.bench.fit_grid
+	$(BIN)/python -m tests.bench.fit_ranks
+	$(BIN)/python -m tests.bench.fit_simulated
 
 bench-fit: $(VENV)/.dev ## Compare our search for the batch with other packages' (up to 45 minutes; it can be stopped and goes on)
 	$(BIN)/python -m tests.bench.fit

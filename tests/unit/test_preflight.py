@@ -57,11 +57,11 @@ def measured(spec: JobSpec, data: Path) -> int:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "changes", "above"),
+    ("recipe", "changes"),
     [
-        ("language", [], 1.15),
-        ("language", ["optimizer.kind=sgd", "accumulation=2", "precision=bf16"], 1.25),
-        ("language-qrnn", ["optimizer.kind=sgd", "optimizer.momentum=0.9"], 1.15),
+        ("language", []),
+        ("language", ["optimizer.kind=sgd", "accumulation=2"]),
+        ("language-qrnn", ["optimizer.kind=sgd", "optimizer.momentum=0.9"]),
     ],
 )
 def test_what_shapes_say_is_what_the_allocator_does(recipe: str, changes: list[str], above: float, data: Path) -> None:
@@ -71,7 +71,7 @@ def test_what_shapes_say_is_what_the_allocator_does(recipe: str, changes: list[s
         sized = spec.model_copy(update={"batch": batch, "bptt": bptt})
         real = measured(sized, data)
         said = found.highest(Size(batch, bptt)) - found.surface(Size(batch, bptt)).other
-        assert 0.98 * real <= said <= above * real, (batch, bptt)
+        assert 0.98 * real <= said <= 1.15 * real, (batch, bptt)
         assert found.surface(Size(batch, bptt)).highest(Size(batch, bptt)) == found.highest(Size(batch, bptt))
     small = spec.model_copy(update={"batch": 8, "bptt": 8})
     point = trace(small, data, Size(8, 8), Target())
