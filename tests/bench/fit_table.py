@@ -39,9 +39,7 @@ def show(table: Table, finders: list[str], environments: Path, code: str) -> int
         name = f"{finder} {version(FINDERS[finder].package, environments)}"
         print(summary(name, [(rows[finder], rows[TRUTH]) for rows in table.values() if finder in rows]))
     print("probes, crashes, share of the true maximum and seconds: medians; a finder without an answer has share 0,")
-    print(
-        "and one above 100 % means a size that cannot train: it runs some steps, but not the rest of what training does"
-    )
+    print("and one above 100 % means a size that cannot train: it runs steps, but not all else that training does")
     for name, why in UNDRIVEN.items():
         print(f"not driven: {name}: {why}")
     stale = sum(rows[OURS]["code"] != code for rows in table.values())

@@ -64,7 +64,7 @@ def measured(spec: JobSpec, data: Path) -> int:
         ("language-qrnn", ["optimizer.kind=sgd", "optimizer.momentum=0.9"]),
     ],
 )
-def test_what_shapes_say_is_what_the_allocator_does(recipe: str, changes: list[str], above: float, data: Path) -> None:
+def test_what_shapes_say_is_what_the_allocator_does(recipe: str, changes: list[str], data: Path) -> None:
     spec = load_spec(recipe, [*SMALL, *changes])
     found = preflight(spec.model_copy(update={"batch": 80, "bptt": 12}), data)
     for batch, bptt in ((24, 24), (120, 8)):
