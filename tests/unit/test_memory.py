@@ -1,6 +1,8 @@
 """What one worker may use, the limit that holds it to that, and the error when it runs out."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
