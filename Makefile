@@ -17,7 +17,7 @@ help: ## Say what each target does
 run: $(VENV)/.train ## Train the language model on the bundled speeches with two Ray workers, and write its report
 	$(BIN)/highwater run language --name $(NAME)
 
-test: test-unit test-ray ## Run all tests: about six minutes on two cores
+test: test-unit test-ray ## Run all tests: about twelve minutes on two cores
 
 test-unit: $(VENV)/.dev ## Run the tests that start no Ray: under three minutes
 	$(PYTEST) tests/unit
