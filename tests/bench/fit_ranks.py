@@ -146,6 +146,7 @@ def spec_for(folder: Path) -> JobSpec:
             "learning_rate": 1e-3,
             "steps": 100,
             "workers": 2,
+            "memory_limit_mib": 4096,  # declared, so that memory follows tensors (`trainers.memory.settle`)
             "storage": str(folder / "runs"),
         }
     )
