@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
+from jobs.report.fitrecord import Fit, parse
 from jobs.table import columns
 from jobs.units import duration, quantity, size
 
@@ -95,52 +95,49 @@ def _run(plan: dict[str, Any]) -> str:
 
 def fit_text(record: dict[str, Any]) -> str:
     """What `highwater fit` ends with: the choice, why, the probes and the frontier."""
-    facts = record["facts"]
-    measured = f", measured {size(facts['measured'])}" if facts.get("measured") else ""
+    found = parse(record)
+    if found is None:
+        return str(record.get("message") or "the record does not say which size was found")
+    measured = f", measured {size(found.measured)}" if found.measured else ""
     chosen = (
-        f"{_size(facts)}, decided by {facts['decided_by']}\n{facts['why']}\n"
-        f"predicted {size(facts['predicted'])}{measured}, "
-        f"limit {size(facts['limit'])} ({facts['limit_source']}), {facts['reserve']:.0%} of it kept free"
+        f"{found.size}, decided by {found.decided_by}\n{found.why}\n"
+        f"predicted {size(found.predicted or 0)}{measured}, "
+        f"limit {size(found.limit or 0)} ({found.limit_source}), {found.reserve:.0%} of it kept free"
     )
-    return "\n\n".join(text for text in (chosen, _probes(facts), _frontier(facts)) if text)
+    return "\n\n".join(text for text in (chosen, _probes(found), _frontier(found)) if text)
 
 
-def _probes(facts: dict[str, Any]) -> str:
+def _probes(found: Fit) -> str:
     rows = [
         (
-            probe["purpose"],
-            _size(probe),
-            "" if probe.get("failed") else size(_highest(probe)),
-            "" if probe.get("failed") else _rate(probe, facts),
-            probe.get("failed") or ("ok" if probe.get("finite", True) else "the loss is not finite"),
+            "soak" if probe.soak else "probe",
+            str(probe.size),
+            size(probe.highest) if probe.highest and not probe.failed else "",
+            "" if probe.failed else _speed(probe.rate, found.unit),
+            probe.failed or ("ok" if probe.finite else "the loss is not finite"),
         )
-        for probe in facts.get("probes", [])
+        for probe in found.probes
     ]
     return columns([("RUN", "SIZE", "HIGHEST", "SPEED", "RESULT"), *rows], right=(2, 3)) if rows else ""
 
 
-def _highest(probe: dict[str, Any]) -> float:
-    return float(max(probe.get("peak", 0), probe.get("fixed", 0)) + probe.get("other", 0))
+def _speed(rate: float | None, unit: str) -> str:
+    return f"{quantity(rate)} {unit}/s" if rate else ""
 
 
-def _rate(probe: dict[str, Any], facts: dict[str, Any]) -> str:
-    seconds = probe.get("seconds") or 0
-    return f"{quantity(probe.get('units', 0) / seconds)} {facts['unit']}/s" if seconds else ""
-
-
-def _frontier(facts: dict[str, Any]) -> str:
-    points: Sequence[dict[str, Any]] = facts.get("frontier", [])
+def _frontier(found: Fit) -> str:
+    points = found.frontier
     if not points:
         return ""
-    at = next((i for i, point in enumerate(points) if point["bptt"] == facts["bptt"]), 0)
+    at = next((i for i, point in enumerate(points) if point.size.bptt == found.size.bptt), 0)
     first = max(0, min(at - SHOWN // 2, len(points) - SHOWN))
     rows = [
         (
-            _size(point) + (" <" if (point["batch"], point["bptt"]) == (facts["batch"], facts["bptt"]) else ""),
-            size(point["bytes"]),
-            f"{quantity(point['rate'])} {facts['unit']}/s" if point.get("rate") else "",
-            point["known"],
-            point["limited_by"],
+            f"{point.size}{' <' if point.size == found.size else ''}",
+            size(point.bytes or 0),
+            _speed(point.rate, found.unit),
+            point.known,
+            point.limited_by,
         )
         for point in points[first : first + SHOWN]
     ]

@@ -116,14 +116,9 @@ def check_stage(until: str | None) -> None:
         raise SpecError(f"--until: there is no stage {until!r}{hint}")
 
 
-def is_auto(spec: JobSpec) -> bool:
-    """Whether the spec leaves a size for fit to find."""
-    return AUTO in (spec.batch, getattr(spec, "bptt", None))
-
-
 def check_fit(spec: JobSpec) -> None:
     """SpecError unless fit has something to find. Pure."""
-    if not is_auto(spec):
+    if not spec.wants_fit:
         fields = "batch=auto or --set bptt=auto" if hasattr(spec, "bptt") else "batch=auto"
         raise SpecError(f"there is nothing to fit: the spec gives its sizes as numbers; add --set {fields}")
 
@@ -217,7 +212,7 @@ def _without_result(run: Prepared, driver: _Failing, asked: int) -> StageResult:
     stage = run.options.until
     if stage and _succeeded(driver):
         facts = run.run.read(f"stages/{stage}.json")
-        if facts is None and stage == "fit" and not is_auto(run.spec):
+        if facts is None and stage == "fit" and not run.spec.wants_fit:
             facts = {"message": "there was nothing to find, as batch and bptt are numbers"}
         if facts is not None:
             return StageResult(name=name, stage=stage, facts=facts)

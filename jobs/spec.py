@@ -223,6 +223,11 @@ class JobSpec(Part):
         return self
 
     @property
+    def wants_fit(self) -> bool:
+        """Whether the spec leaves a size for fit to find."""
+        return AUTO in (self.batch, getattr(self, "bptt", None))
+
+    @property
     def global_batch(self) -> int | Auto:
         """Rows per optimizer step over all workers and micro-steps."""
         return AUTO if self.batch == AUTO else self.batch * self.workers * self.accumulation

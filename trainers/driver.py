@@ -30,7 +30,6 @@ from trainers.backend import Backend
 from trainers.checkpoint import Manifest
 from trainers.environment import environment
 from trainers.failures import as_typed, classify
-from trainers.fit.limits import wanted
 from trainers.fit.sizes import Surface
 from trainers.loop import Outcome
 from trainers.rank import RankJob
@@ -157,7 +156,7 @@ class Driver:
 
     def _preflight(self) -> Surface | None:
         """What training will take, if anything depends on it; refuses a model that cannot fit a declared limit."""
-        if not (wanted(self.spec) or self.spec.memory_limit_mib):
+        if not (self.spec.wants_fit or self.spec.memory_limit_mib):
             return None
         from trainers.fit import stage
 
@@ -165,7 +164,7 @@ class Driver:
 
     def _fit(self, facts: dict[str, Any], estimate: Surface | None) -> None:
         """Put the size that fits into the spec in effect; searched for once in the run's life."""
-        if not wanted(self.spec):
+        if not self.spec.wants_fit:
             return
         from trainers.fit import stage
         from trainers.fit.rank import FitJob

@@ -15,20 +15,6 @@ import torch
 
 from jobs.errors import MemoryShortage, OutOfMemoryError
 from jobs.units import size
-from trainers.failures import is_out_of_memory as is_shortage
-
-__all__ = [
-    "MIB",
-    "Mapped",
-    "budget_bytes",
-    "is_shortage",
-    "lift_limit",
-    "limit_memory",
-    "machine_free",
-    "settle",
-    "share_heap",
-    "shortage",
-]
 
 MIB = 2**20
 SHARE_KEPT = 0.1

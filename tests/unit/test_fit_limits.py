@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from jobs.errors import DataError
-from trainers.fit.limits import bptts_for, cells_for, limits_for, wanted
+from trainers.fit.limits import bptts_for, cells_for, limits_for
 from trainers.fit.sizes import Limits
 
 from .tiny import tiny_spec
@@ -26,7 +26,7 @@ def limits(folder: Path, facts: dict[str, Any] = FACTS, **changes: Any) -> Limit
     [({}, False), ({"batch": "auto"}, True), ({"bptt": "auto"}, True), ({"batch": "auto", "bptt": "auto"}, True)],
 )
 def test_only_auto_is_looked_for(tmp_path: Path, changes: dict[str, Any], expected: bool) -> None:
-    assert wanted(tiny_spec(tmp_path, **changes)) is expected
+    assert tiny_spec(tmp_path, **changes).wants_fit is expected
 
 
 def test_a_given_bptt_is_the_only_candidate(tmp_path: Path) -> None:

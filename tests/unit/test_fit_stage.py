@@ -50,7 +50,8 @@ def test_a_size_is_found_by_real_probes_and_trained_at(tmp_path: Path) -> None:
     assert result.batch == facts["batch"] == run.attempts()[0].batch
     assert facts["limit"] == 96 * 2**20
     assert [probe["purpose"] for probe in facts["probes"]][-1] == "soak"
-    assert facts["decided_by"] in record["message"] or facts["why"] in record["message"]
+    assert record["message"].endswith(facts["why"])
+    assert facts["measured"] is None or facts["measured"] <= 96 * 2**20
     kinds = [row["kind"] for row in run.rows("events")]
     assert kinds.count("probe") == len(facts["probes"])
 

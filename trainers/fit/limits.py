@@ -12,11 +12,6 @@ from trainers.fit.sizes import Limits
 BPTTS = (4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 512, 768, 1024, 1536, 2048, 3072, 4096)
 
 
-def wanted(spec: JobSpec) -> bool:
-    """Whether the spec leaves anything for fit to find."""
-    return AUTO in (spec.batch, getattr(spec, "bptt", None))
-
-
 def limits_for(spec: JobSpec, facts: dict[str, Any], budget: int) -> Limits:
     """The limits of a spec over prepared data, on workers that have `budget` bytes each.
 

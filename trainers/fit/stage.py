@@ -11,7 +11,7 @@ from jobs.errors import HighwaterError, OutOfMemoryError
 from jobs.rundir import RunDir
 from jobs.spec import AUTO, JobSpec
 from trainers.backend import Backend
-from trainers.fit.limits import bptts_for, wanted
+from trainers.fit.limits import bptts_for
 from trainers.fit.rank import FitJob
 from trainers.fit.sizes import Size, Surface
 from trainers.rank import prepared_data
@@ -43,12 +43,10 @@ def smallest_size(spec: JobSpec) -> Size:
 
 
 def preflight(spec: JobSpec, run: RunDir) -> Surface | None:
-    """What training will take, without running it; None if there is nothing to ask or the model cannot be traced.
+    """What training will take, without running it; None if the model cannot be traced.
 
     Raises OutOfMemoryError if not even the smallest size fits a declared limit: before any worker starts.
     """
-    if not (wanted(spec) or spec.memory_limit_mib):
-        return None
     from trainers.fit.preflight import refuse_impossible, surface  # slow to load, and only needed here
 
     try:

@@ -157,7 +157,8 @@ def _counted(session: Session, task: FakeTask, size: Size, target: Target) -> Tr
     _get_ready(session, target)
     with counter, _no_collection():
         counter.begin(BETWEEN)
-        _hold_all(counter, session, task)
+        buckets = _buckets(session)
+        _hold_all(counter, session, task, buckets)
         held = dict(counter.parts)
         _divide(counter, session, task)
         loop.take_step(session, task.step, loop.Pending(time.monotonic))
@@ -219,7 +220,12 @@ def _get_ready(session: Session, target: Target) -> None:
         session.averager.update(session.model)
 
 
-def _hold_all(counter: ByteCounter, session: Session, task: FakeTask) -> None:
+def _buckets(session: Session) -> list[Tensor]:
+    """What DistributedDataParallel keeps: a copy of all gradients, in the buckets that it sends."""
+    return [torch.empty_like(p) for p in session.model.parameters()] if session.shard.workers > 1 else []
+
+
+def _hold_all(counter: ByteCounter, session: Session, task: FakeTask, buckets: list[Tensor]) -> None:
     """Count what is held between two steps."""
     counter.hold([*session.model.parameters(), *session.model.buffers()], "weights")
     states = [value for state in session.optimizer.state.values() for value in state.values()]
@@ -229,10 +235,7 @@ def _hold_all(counter: ByteCounter, session: Session, task: FakeTask) -> None:
         counter.hold(session.averager._mean.state_dict(keep_vars=True).values(), "optimizer")  # type: ignore[union-attr]
     counter.hold([leaf for leaf in tree_leaves(task.step.micros) if isinstance(leaf, Tensor)], "data")
     counter.hold([tensor for carry in session.carries for tensor in carry], "carries")
-    if session.shard.workers > 1:
-        # DistributedDataParallel keeps a copy of all gradients, in the buckets that it sends.
-        session.buckets = [torch.empty_like(p) for p in session.model.parameters()]  # type: ignore[attr-defined]
-        counter.hold(session.buckets, "buckets")  # type: ignore[attr-defined]
+    counter.hold(buckets, "buckets")
 
 
 def _kinds(model: nn.Module, outputs: int, phase: Callable[[], str]) -> Callable[[Tensor], str]:

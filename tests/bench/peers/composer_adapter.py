@@ -7,14 +7,15 @@ search itself (run the batch, halve the microbatch, run it again) is Composer's,
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import torch
 from composer import ComposerModel, DataSpec, Trainer
 from composer.utils import dist
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
+from tests.bench.peers.batches import Batches
 from tests.bench.peers.subject import START, Subject
 from trainers.optim import build_optimizer
 from trainers.task import Task
@@ -66,17 +67,6 @@ def _in_child(subject: Subject, trainer: Trainer, train: Callable[[], Any]) -> t
 
 def _split(batch: Any, rows: int) -> list[Any]:
     return list(zip(*(part.split(int(rows), dim=1) for part in batch), strict=True))
-
-
-class Batches(IterableDataset[Any]):
-    """The ordinary steps of an epoch, each a whole batch."""
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-
-    def __iter__(self) -> Iterator[Any]:
-        for step in self.task.steps(0, 0):
-            yield step.micros[0]
 
 
 class Model(ComposerModel):

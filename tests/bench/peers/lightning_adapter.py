@@ -5,18 +5,18 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import pytorch_lightning as lightning
 import torch
 from pytorch_lightning.tuner import Tuner
 from pytorch_lightning.tuner import batch_size_scaling as scaling
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
+from tests.bench.peers.batches import Batches
 from tests.bench.peers.subject import Subject
 from trainers.optim import build_optimizer
-from trainers.task import Task
 
 _TRY_LOOP_RUN = scaling._try_loop_run
 
@@ -55,17 +55,6 @@ def in_child(subject: Subject, module: Module) -> Callable[..., None]:
     """Lightning's own trial, as the subject wants trials to run."""
     run = _TRY_LOOP_RUN
     return lambda trainer, params: subject.attempt(module.batch_size, lambda: run(trainer, params))
-
-
-class Batches(IterableDataset[Any]):
-    """The ordinary steps of an epoch, each a whole batch."""
-
-    def __init__(self, task: Task) -> None:
-        self.task = task
-
-    def __iter__(self) -> Iterator[Any]:
-        for step in self.task.steps(0, 0):
-            yield step.micros[0]
 
 
 class Module(lightning.LightningModule):
