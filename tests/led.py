@@ -21,6 +21,10 @@ from trainers.backend import Backend, Processes
 from trainers.driver import Driver
 from trainers.run import in_effect
 
+# The first backward pass of a process decides whether autograd starts threads, and a process with such threads
+# cannot be forked to train. One on fake tensors, as preflight's, would start them; this one does not.
+torch.ones(1, requires_grad=True).sum().backward()
+
 
 def run_of(spec: JobSpec, name: str) -> RunDir:
     return RunDir(open_store(spec.storage), name)

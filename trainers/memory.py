@@ -190,11 +190,14 @@ def shortage(
     """
     facts = _cuda_facts(device) if device.type == "cuda" else _cpu_facts()
     asked = _asked(str(error))
+    free = facts.free
+    if limit is not None and facts.used is not None and free is not None:
+        free = min(free, max(0, limit - facts.used))  # The limit may have been lifted since.
     limit = limit if limit is not None else facts.limit
     where = f"batch {batch}" + (f" x bptt {bptt}" if bptt else "") if batch else "training"
     wanted = f"{size(asked)} more were asked for" if asked is not None else "an allocation was refused"
     held = [f"{size(facts.used)} in use"] if facts.used is not None else []
-    held += [f"{size(facts.free)} free"] if facts.free is not None else []
+    held += [f"{size(free)} free"] if free is not None else []
     held += [f"a limit of {size(limit)}"] if limit is not None else []
     message = (
         f"{where} ran out of memory on {'the CPU' if device.type == 'cpu' else device}: {wanted}"
@@ -204,7 +207,7 @@ def shortage(
         message,
         MemoryShortage(
             asked=asked,
-            free=facts.free,
+            free=free,
             used=facts.used,
             limit=limit,
             batch=batch,

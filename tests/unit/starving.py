@@ -13,7 +13,7 @@ from unittest import mock
 import torch
 
 from jobs.spec import JobSpec
-from trainers import checkpoint, loop
+from trainers import checkpoint, loop, memory
 from trainers.backend import Job, Processes
 from trainers.group import Group
 from trainers.session import Session
@@ -51,6 +51,8 @@ class Hunger:
             return
         limits = resource.getrlimit(resource.RLIMIT_DATA)
         with ExitStack() as stack:
+            # An earlier limit of this process is not this one's: what was mapped then counts, too.
+            stack.enter_context(mock.patch.object(memory, "_base", 0))
             stack.callback(lambda: resource.setrlimit(resource.RLIMIT_DATA, limits))
             self._patch(stack)
             yield
