@@ -1,7 +1,7 @@
 """The spec: everything a run is, as frozen typed data. Pure; reading files lives in `jobs.specfile`.
 
-One class per task derives from `JobSpec`; `SPECS` maps the value of `task` to it. A field that is
-not part of the mathematics (where to store, how often to log) is marked with `aside(...)`: a run may
+One class per task derives from `JobSpec`, in a file of its own; `jobs.specs` maps the value of `task` to it. A
+field that is not part of the mathematics (where to store, how often to log) is marked with `aside(...)`: a run may
 be resumed under the same name with another value there, and nowhere else.
 """
 
@@ -78,6 +78,27 @@ class Schedule(Part):
     """One-cycle starts at learning_rate divided by this."""
     end_divisor: float = Field(default=1e4, ge=1)
     """One-cycle ends at learning_rate divided by this."""
+
+
+class LayerGroups(Part):
+    """What fine-tuning does to the parts of a network, which stand in groups from its input to its output."""
+
+    rate_factor: float = Field(default=1.0, gt=0, le=1)
+    """The rate of each group is this times that of the next one towards the output (Howard & Ruder 2018: 1 / 2.6)."""
+    frozen: NonNegativeInt = 0
+    """Groups nearest to the input that are not trained at first."""
+    thaw_share: Share | None = None
+    """Share of all steps after which all groups are trained; null leaves the frozen ones as they are."""
+    gradual: bool = False
+    """Thaw one group at a time on the way there, those nearest to the output first (Howard & Ruder 2018)."""
+
+    @model_validator(mode="after")
+    def _thaws_what_is_frozen(self) -> Self:
+        if self.frozen == 0 and self.thaw_share is not None:
+            raise ValueError("thaw_share thaws groups that frozen names, and there is none; set frozen or leave it out")
+        if self.gradual and self.thaw_share is None:
+            raise ValueError("gradual needs thaw_share: the share of all steps after which all groups are trained")
+        return self
 
 
 class Evaluation(Part):
@@ -158,7 +179,7 @@ class JobSpec(Part):
     """One training run, whatever its task."""
 
     task: str
-    """What kind of model is trained: `language`."""
+    """What kind of model is trained; picks the class of the rest of the spec."""
     batch: PositiveInt | Auto
     """Rows per worker per micro-step; global_batch = batch x workers x accumulation. `auto`: measured by fit."""
     accumulation: PositiveInt = 1
@@ -173,6 +194,8 @@ class JobSpec(Part):
     """How weights follow gradients."""
     schedule: Schedule = Schedule()
     """How the learning rate moves."""
+    layer_groups: LayerGroups = LayerGroups()
+    """Which layer groups are trained when, and how fast; as given, all of them alike."""
     clip_norm: PositiveFloat | None = None
     """Gradients are scaled down to this global L2 norm; null never clips."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
@@ -231,117 +254,6 @@ class JobSpec(Part):
     def global_batch(self) -> int | Auto:
         """Rows per optimizer step over all workers and micro-steps."""
         return AUTO if self.batch == AUTO else self.batch * self.workers * self.accumulation
-
-
-class LanguageData(Part):
-    """The corpus: documents of text, split by document."""
-
-    source: Annotated[str, AfterValidator(spec_checks.corpus)]
-    """`bundled:sotu`, `cache:sotu`, a .txt, .jsonl or .jsonl.gz file, or a folder of .txt files; local or s3://."""
-    vocabulary: Literal["word", "byte"] = "word"
-    """Words and punctuation marks, or the 256 bytes of UTF-8."""
-    lower_case: bool = True
-    """Fold case before building a word vocabulary."""
-    min_count: PositiveInt = 2
-    """Words seen fewer times than this in training become the unknown word."""
-    max_size: PositiveInt = 60_000
-    """Most frequent words kept."""
-    validation_share: float = Field(default=0.1, gt=0, lt=1)
-    """Share of the documents held out for validation."""
-
-
-class AwdLstm(Part):
-    """The weight-dropped LSTM of Merity et al. 2017, with tied weights."""
-
-    kind: Literal["awd-lstm"] = "awd-lstm"
-    embedding: PositiveInt = 400
-    """Width of the embedding, and of the last layer, which is tied to it."""
-    hidden: PositiveInt = 1150
-    """Width of the other recurrent layers."""
-    layers: PositiveInt = 3
-    """Recurrent layers."""
-    dropout_output: Fraction = 0.4
-    """Variational dropout on the last layer's output."""
-    dropout_hidden: Fraction = 0.2
-    """Variational dropout between recurrent layers."""
-    dropout_input: Fraction = 0.65
-    """Variational dropout on the embedded input."""
-    dropout_embedding: Fraction = 0.1
-    """Whole words dropped from the embedding matrix."""
-    dropout_weight: Fraction = 0.5
-    """DropConnect on the hidden-to-hidden weights."""
-    activation_penalty: NonNegativeFloat = 2.0
-    """AR: L2 penalty on the last layer's output after dropout."""
-    slowness_penalty: NonNegativeFloat = 1.0
-    """TAR: L2 penalty on the change of the last layer's output from one time step to the next."""
-
-
-class Qrnn(Part):
-    """The quasi-recurrent network of Bradbury et al. 2016, with tied weights."""
-
-    kind: Literal["qrnn"] = "qrnn"
-    embedding: PositiveInt = 400
-    """Width of the embedding, and of the last layer, which is tied to it."""
-    hidden: PositiveInt = 1550
-    """Width of the other recurrent layers."""
-    layers: PositiveInt = 4
-    """Recurrent layers."""
-    window: int = Field(default=2, ge=1, le=2)
-    """Time steps that the first layer's convolution sees; later layers see one."""
-    zoneout: Fraction = 0.0
-    """Share of forget gates that are set to keep the old state."""
-    dropout_output: Fraction = 0.4
-    """Variational dropout on the last layer's output."""
-    dropout_hidden: Fraction = 0.2
-    """Variational dropout between recurrent layers."""
-    dropout_input: Fraction = 0.4
-    """Variational dropout on the embedded input."""
-    dropout_embedding: Fraction = 0.1
-    """Whole words dropped from the embedding matrix."""
-    activation_penalty: NonNegativeFloat = 2.0
-    """AR: L2 penalty on the last layer's output after dropout."""
-    slowness_penalty: NonNegativeFloat = 1.0
-    """TAR: L2 penalty on the change of the last layer's output from one time step to the next."""
-
-
-class BpttJitter(Part):
-    """Random sequence lengths, so that words do not always meet the same cut (Merity et al. 2017)."""
-
-    half_share: Share = 0.05
-    """Share of sequences whose mean length is half of bptt."""
-    std: NonNegativeFloat = 5.0
-    """Standard deviation of the length, in time steps."""
-    min_steps: PositiveInt = 5
-    """No sequence is shorter, except the last of an epoch."""
-    max_extra: NonNegativeInt = 10
-    """No sequence is longer than bptt plus this: the worst case that memory must hold."""
-
-
-class LanguageSpec(JobSpec):
-    """A language model."""
-
-    task: Literal["language"]
-    data: LanguageData
-    """The corpus and its vocabulary."""
-    model: AwdLstm | Qrnn = Field(discriminator="kind")
-    """The network; `kind` picks which."""
-    bptt: PositiveInt | Auto
-    """Time steps that gradients flow back through. `auto`: measured by fit."""
-    bptt_jitter: BpttJitter | None = BpttJitter()
-    """Jitter of the sequence length, the same on all workers, the rate scaled by it; null cuts evenly."""
-
-    @model_validator(mode="after")
-    def _jitter_fits(self) -> Self:
-        if self.bptt_jitter and self.bptt != AUTO and self.bptt < self.bptt_jitter.min_steps:
-            shortest = self.bptt_jitter.min_steps
-            raise ValueError(
-                f"bptt {self.bptt} is below bptt_jitter.min_steps {shortest}; raise bptt or lower min_steps"
-            )
-        return self
-
-
-#: The spec class of each task; the value of `task` picks the one that a document is read as.
-SPECS: dict[str, type[JobSpec]] = {"language": LanguageSpec}
 
 
 def asides(part: type[Part], prefix: str = "") -> set[str]:

@@ -12,7 +12,7 @@ from typing import Any
 
 from pydantic.json_schema import models_json_schema
 
-from jobs.spec import SPECS
+from jobs.specs import SPECS
 
 Node = dict[str, Any]
 Path = tuple[str | int, ...]

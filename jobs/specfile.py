@@ -14,8 +14,9 @@ from pydantic import ValidationError
 from jobs import spec_schema, yaml12
 from jobs.errors import SpecError
 from jobs.overrides import Override, apply, parse
-from jobs.spec import SPECS, JobSpec
+from jobs.spec import JobSpec
 from jobs.spec_errors import clean, nearest, shown, spec_error
+from jobs.specs import SPECS
 
 _SUFFIXES = (".yaml", ".yml", ".json")
 _PATH_SHOWN = 400

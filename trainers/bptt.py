@@ -8,7 +8,7 @@ from functools import lru_cache
 import numpy as np
 import numpy.typing as npt
 
-from jobs.spec import BpttJitter
+from jobs.spec_language import BpttJitter
 
 Array = npt.NDArray[np.generic]
 

@@ -15,10 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from jobs.errors import DataError, SpecError
-from jobs.spec import AUTO, LanguageData, LanguageSpec
+from jobs.spec import AUTO
+from jobs.spec_language import LanguageData, LanguageSpec
 from trainers import bptt, corpus
 from trainers.language_examples import examples
-from trainers.models.lm import LanguageModel, evaluating
+from trainers.models.lm import LanguageModel, evaluating, layer_groups
 from trainers.task import Carry, Loss, Shard, Step
 from trainers.vocabulary import Ids, Numbering, Vocabulary, byte_ids, byte_vocabulary, from_json, word_vocabulary
 
@@ -130,6 +131,10 @@ class LanguageTask:
     def model(self) -> nn.Module:
         """A new model on the shard's device; drawn on the CPU, so that it is the same on every device."""
         return LanguageModel(self.spec.model, len(self.vocabulary)).to(self.shard.device)
+
+    def groups(self, model: nn.Module) -> list[list[nn.Parameter]]:
+        """Each recurrent layer, and last the embedding, which is the output layer, too."""
+        return layer_groups(model)
 
     def steps_in_epoch(self, epoch: int) -> int:
         """Optimizer steps of one epoch; with jitter it differs a little between epochs."""

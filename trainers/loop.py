@@ -8,6 +8,7 @@ also carries what ranks must agree on (stop, save now), so agreeing costs nothin
 from __future__ import annotations
 
 import contextlib
+import gc
 import math
 import time
 from collections.abc import Callable
@@ -100,7 +101,7 @@ def train(session: Session, worker: Worker, clock: Callable[[], float] = time.mo
     Raises `LossNanError` on all ranks alike if the loss is not finite; the last checkpoint is then finite.
     """
     worker.restore(session)
-    session.wrapped = worker.wrap(session.model).train()
+    wrap(session, worker)
     pending, progress = Pending(clock), session.progress
     if ended := stopped_early(session, worker):
         return ended
@@ -113,10 +114,27 @@ def train(session: Session, worker: Worker, clock: Callable[[], float] = time.mo
             progress.seconds = clock() - begun
             if ended := settle(session, worker, pending):
                 return ended
+            if session.train_groups(progress.step):
+                wrap(session, worker)
+                worker.event("thaw", thawed(session), step=progress.step, trained=session.trained)
             take_step(session, next(steps), pending)
             pending.rows[-1] |= {"epoch": epoch}
     progress.seconds = clock() - begun
     return settle(session, worker, pending) or outcome(session, Reason.DONE, "trained to the last step")
+
+
+def wrap(session: Session, worker: Worker) -> None:
+    """Wrap the model for training, as its layer groups are frozen now. Collective."""
+    session.train_groups(session.progress.step)
+    # A former wrapper still listens to the model's gradients; it stands in circles of references.
+    session.wrapped = session.model
+    gc.collect()
+    session.wrapped = worker.wrap(session.model).train()
+
+
+def thawed(session: Session) -> str:
+    """What a person reads when layer groups begin to be trained."""
+    return f"{session.trained} of {len(session.groups)} layer groups are trained from step {session.progress.step} on"
 
 
 def settle(session: Session, worker: Worker, pending: Pending) -> Outcome | None:
@@ -154,7 +172,7 @@ def take_step(session: Session, step: Step, pending: Pending) -> None:
     spec, progress, device = session.spec, session.progress, session.shard.device
     rate = rate_at(spec.schedule, session.peak_rate, progress.step, session.plan.steps) * step.rate_scale
     for group in session.optimizer.param_groups:
-        group["lr"] = rate
+        group["lr"] = rate * group.get("factor", 1.0)
     shown: list[torch.Tensor] = []
     for micro, batch in enumerate(step.micros):
         is_last = micro == len(step.micros) - 1
@@ -207,6 +225,7 @@ def sync(session: Session, worker: Worker, pending: Pending) -> Flags:
 def evaluate(session: Session, worker: Worker) -> None:
     """Measure the metric over all ranks' shares of the validation data, and whether it is the best so far."""
     progress, task, began = session.progress, session.task, time.monotonic()
+    share_statistics(session, worker)
     model = session.averager.evaluated(session.model)
     was_training = model.training
     model.eval()
@@ -228,6 +247,13 @@ def evaluate(session: Session, worker: Worker) -> None:
         | {"best": best, "seconds": time.monotonic() - began, "time": time.time()}
     )
     start_averaging(session, worker)
+
+
+def share_statistics(session: Session, worker: Worker) -> None:
+    """Make batch normalisation's running statistics the mean over ranks, each of which saw its own rows. Collective."""
+    if worker.world_size > 1:
+        for buffer in session.statistics():
+            buffer.copy_(worker.reduce(buffer) / worker.world_size)
 
 
 def start_averaging(session: Session, worker: Worker) -> None:

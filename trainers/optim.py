@@ -12,9 +12,18 @@ from torch.optim.swa_utils import AveragedModel
 from jobs.spec import Optimizer
 
 
-def build_optimizer(optimizer: Optimizer, rate: float, model: nn.Module) -> torch.optim.Optimizer:
-    """The spec's optimizer over all parameters that are trained."""
-    params = [p for p in model.parameters() if p.requires_grad]
+def build_optimizer(
+    optimizer: Optimizer, rate: float, groups: Sequence[Sequence[nn.Parameter]], rate_factor: float = 1.0
+) -> torch.optim.Optimizer:
+    """The spec's optimizer over layer groups, those nearest to the input first.
+
+    Each param group has its own `factor` on the rate: `rate_factor` to the power of its distance from the output.
+    """
+    if rate_factor == 1:
+        params = [{"params": [p for group in groups for p in group], "factor": 1.0}]
+    else:
+        factors = [rate_factor**distance for distance in reversed(range(len(groups)))]
+        params = [{"params": list(g), "factor": f} for g, f in zip(groups, factors, strict=True) if g]
     if optimizer.kind == "adamw":
         return torch.optim.AdamW(
             params, lr=rate, betas=optimizer.betas, eps=optimizer.eps, weight_decay=optimizer.weight_decay

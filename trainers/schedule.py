@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from itertools import accumulate
 
-from jobs.spec import Schedule
+from jobs.spec import LayerGroups, Schedule
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,21 @@ def rate_at(schedule: Schedule, peak: float, step: int, steps: int) -> float:
         return _cosine(peak / schedule.start_divisor, peak, step / warmup)
     rest = max(1.0, steps - 1 - warmup)
     return _cosine(peak, peak / schedule.end_divisor, min(1.0, (step - warmup) / rest))
+
+
+def trained_groups(layers: LayerGroups, groups: int, step: int, steps: int) -> int:
+    """How many of the layer groups, counted from the output, the step with this number (0-based) trains.
+
+    Gradual thawing spreads the groups evenly: the i-th of n frozen ones follows at share (i / n) x thaw_share
+    (Howard & Ruder 2018, section 3.3).
+    """
+    trained = groups - layers.frozen
+    if layers.thaw_share is None or layers.frozen == 0:
+        return trained
+    if not layers.gradual:
+        return groups if step >= layers.thaw_share * steps else trained
+    every = layers.thaw_share * steps / layers.frozen
+    return groups if every == 0 else min(groups, trained + int(step / every))
 
 
 def _cosine(start: float, end: float, share: float) -> float:

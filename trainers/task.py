@@ -84,6 +84,10 @@ class Task(Protocol):
         """A new model on the shard's device, drawn from the current torch seed: equal on all ranks."""
         ...
 
+    def groups(self, model: nn.Module) -> list[list[nn.Parameter]]:
+        """The model's parameters in layer groups, those nearest to the input first; each of them in one group."""
+        ...
+
     def steps_in_epoch(self, epoch: int) -> int:
         """Optimizer steps of one epoch; the same on all ranks."""
         ...

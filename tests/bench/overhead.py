@@ -25,7 +25,8 @@ from torch import nn
 
 from infra.storage import open_store
 from jobs.rundir import RunDir
-from jobs.spec import LanguageSpec, Optimizer
+from jobs.spec import Optimizer
+from jobs.spec_language import LanguageSpec
 from jobs.specfile import load_spec
 from jobs.streams import Flusher
 from tests.bench.common import exit_code

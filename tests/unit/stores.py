@@ -9,7 +9,7 @@ from typing import Any
 
 from jobs.errors import ExistsError, NotFoundError, StorageError
 from jobs.rundir import Attempt, Entry, Lease
-from jobs.spec import LanguageSpec
+from jobs.spec_language import LanguageSpec
 
 
 @dataclass

@@ -5,7 +5,7 @@ import statistics
 import numpy as np
 import pytest
 
-from jobs.spec import BpttJitter
+from jobs.spec_language import BpttJitter
 from trainers.bptt import counted, cuts, longest, rate_scale, streams
 
 JITTER = BpttJitter()

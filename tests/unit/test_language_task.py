@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from jobs.errors import DataError, SpecError
-from jobs.spec import LanguageSpec
+from jobs.spec_language import LanguageSpec
 from trainers import task
 from trainers.language import LanguageTask, check_length, measures, prepare
 from trainers.task import Shard

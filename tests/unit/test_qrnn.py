@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from jobs.spec import AwdLstm, Qrnn
+from jobs.spec_language import AwdLstm, Qrnn
 from trainers.models.awd_lstm import WeightDropLstm
 from trainers.models.lm import LanguageModel
 from trainers.models.qrnn import QrnnLayer, scan

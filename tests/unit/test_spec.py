@@ -8,7 +8,8 @@ import pytest
 from pydantic import ValidationError
 
 from jobs import spec_checks
-from jobs.spec import AUTO, LanguageSpec, Part, asides, differences, flatten
+from jobs.spec import AUTO, Part, asides, differences, flatten
+from jobs.spec_language import LanguageSpec
 
 
 def document(**changes: Any) -> dict[str, Any]:

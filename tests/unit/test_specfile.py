@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from jobs.errors import SpecError
-from jobs.spec import LanguageSpec
+from jobs.spec_language import LanguageSpec
 from jobs.specfile import dump_yaml, load_spec, recipes, schema, spec_from_json
 
 NAMES = ["language", "language-full", "language-qrnn", "language-qrnn-full"]

@@ -10,7 +10,8 @@ import torch
 from torch import nn
 
 from jobs.errors import Reason
-from jobs.spec import JobSpec, LanguageData, LanguageSpec, Qrnn
+from jobs.spec import JobSpec
+from jobs.spec_language import LanguageData, LanguageSpec, Qrnn
 from trainers.group import Alone
 from trainers.loop import Outcome, train
 from trainers.session import Session
@@ -42,6 +43,10 @@ class ToyTask:
 
     def model(self) -> nn.Module:
         return Net(self.dropout)
+
+    def groups(self, model: nn.Module) -> list[list[nn.Parameter]]:
+        assert isinstance(model, Net)
+        return [list(model.mix.parameters()), list(model.out.parameters())]
 
     def steps_in_epoch(self, epoch: int) -> int:
         return self.epoch_steps

@@ -61,6 +61,7 @@ class Rig:
         shard = Shard(request.rank, request.workers, spec.batch, spec.accumulation, device)
         self.meter, self.folder = meter, folder
         self.session = Session(spec, load(spec, Path(request.data), shard), shard)
+        self.session.train_most()
         group = Distributed(device) if request.workers > 1 else Alone()
         self.session.wrapped = group.wrap(self.session.model).train()
         if spec.optimizer.kind == "nt-asgd":

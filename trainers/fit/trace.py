@@ -90,6 +90,7 @@ def trace(spec: JobSpec, data: Path, size: Size, target: Target) -> Trace:
         task = FakeTask(inner, mode)
         with mode:
             session = Session(spec, task, Shard(0, spec.workers, size.batch, accumulation, CPU))
+            session.train_most()
             return _counted(session, task, size, target)
 
 
@@ -202,7 +203,8 @@ def _divide(counter: ByteCounter, session: Session, task: FakeTask) -> None:
     for module in session.model.modules():
         module.register_forward_pre_hook(lambda *_: begin("forward"))
     for parameter in session.model.parameters():
-        parameter.register_post_accumulate_grad_hook(lambda _: begin("backward"))  # type: ignore[no-untyped-call]
+        if parameter.requires_grad:
+            parameter.register_post_accumulate_grad_hook(lambda _: begin("backward"))  # type: ignore[no-untyped-call]
     session.optimizer.register_step_pre_hook(before_optimizer)
 
 
@@ -212,7 +214,8 @@ def _get_ready(session: Session, target: Target) -> None:
         # On a GPU the optimizer works on all tensors at once, and holds what is in between for all of them.
         group["foreach"] = target.gpu
     for parameter in session.model.parameters():
-        parameter.grad = torch.empty_like(parameter)
+        if parameter.requires_grad:
+            parameter.grad = torch.empty_like(parameter)
     session.optimizer.step()
     session.optimizer.zero_grad(set_to_none=True)
     if session.spec.optimizer.kind == "nt-asgd":
@@ -222,7 +225,7 @@ def _get_ready(session: Session, target: Target) -> None:
 
 def _buckets(session: Session) -> list[Tensor]:
     """What DistributedDataParallel keeps: a copy of all gradients, in the buckets that it sends."""
-    return [torch.empty_like(p) for p in session.model.parameters()] if session.shard.workers > 1 else []
+    return [torch.empty_like(p) for p in session.model.parameters() if p.requires_grad and session.shard.workers > 1]
 
 
 def _hold_all(counter: ByteCounter, session: Session, task: FakeTask, buckets: list[Tensor]) -> None:

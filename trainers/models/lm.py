@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from jobs.spec import AwdLstm, Qrnn
+from jobs.spec_language import AwdLstm, Qrnn
 from trainers.models.awd_lstm import WeightDropLstm
 from trainers.models.dropout import VariationalDropout, embed
 from trainers.models.qrnn import QrnnLayer
@@ -98,12 +98,24 @@ def _layer(spec: AwdLstm | Qrnn, inputs: int, hidden: int, *, first: bool) -> We
     return QrnnLayer(inputs, hidden, spec.window if first else 1, spec.zoneout)
 
 
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[LanguageModel]:
-    """The language model inside a wrapper, in evaluation mode and without gradients; every mode is restored."""
+def unwrapped(model: nn.Module) -> LanguageModel:
+    """The language model, or the one inside a wrapper."""
     inner = model.module if isinstance(getattr(model, "module", None), nn.Module) else model
     if not isinstance(inner, LanguageModel):
         raise TypeError(f"{type(inner).__name__} is not a LanguageModel")
+    return inner
+
+
+def layer_groups(model: nn.Module) -> list[list[nn.Parameter]]:
+    """The parameters of each recurrent layer, then those of the embedding, which is the output layer, too."""
+    inner = unwrapped(model)
+    return [*(list(layer.parameters()) for layer in inner.layers), [inner.embedding, inner.bias]]
+
+
+@contextmanager
+def evaluating(model: nn.Module) -> Iterator[LanguageModel]:
+    """The language model inside a wrapper, in evaluation mode and without gradients; every mode is restored."""
+    inner = unwrapped(model)
     modes = {module: module.training for module in inner.modules()}
     inner.eval()
     try:

@@ -37,7 +37,7 @@ def automatic(subject: Subject) -> int:
             get_num_samples_in_batch=lambda batch: batch[0].shape[1],
             get_num_tokens_in_batch=lambda batch: batch[0].numel(),
         ),
-        optimizers=build_optimizer(spec.optimizer, float(spec.learning_rate), model),
+        optimizers=build_optimizer(spec.optimizer, float(spec.learning_rate), [list(model.parameters())]),
         max_duration="1ba",
         device="cpu",
         device_train_microbatch_size=START,

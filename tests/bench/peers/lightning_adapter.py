@@ -79,4 +79,4 @@ class Module(lightning.LightningModule):
 
     def configure_optimizers(self) -> torch.optim.Optimizer:
         spec = self.subject.spec(self.batch_size)
-        return build_optimizer(spec.optimizer, float(spec.learning_rate), self.model)
+        return build_optimizer(spec.optimizer, float(spec.learning_rate), [list(self.model.parameters())])

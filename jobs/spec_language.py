@@ -1,0 +1,117 @@
+"""The spec of a language model: its corpus, its network, how text is cut."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
+
+from jobs import spec_checks
+from jobs.spec import AUTO, Auto, Fraction, JobSpec, Part, Share
+
+
+class LanguageData(Part):
+    """The corpus: documents of text, split by document."""
+
+    source: Annotated[str, AfterValidator(spec_checks.corpus)]
+    """`bundled:sotu`, `cache:sotu`, a .txt, .jsonl or .jsonl.gz file, or a folder of .txt files; local or s3://."""
+    vocabulary: Literal["word", "byte"] = "word"
+    """Words and punctuation marks, or the 256 bytes of UTF-8."""
+    lower_case: bool = True
+    """Fold case before building a word vocabulary."""
+    min_count: PositiveInt = 2
+    """Words seen fewer times than this in training become the unknown word."""
+    max_size: PositiveInt = 60_000
+    """Most frequent words kept."""
+    validation_share: float = Field(default=0.1, gt=0, lt=1)
+    """Share of the documents held out for validation."""
+
+
+class AwdLstm(Part):
+    """The weight-dropped LSTM of Merity et al. 2017, with tied weights."""
+
+    kind: Literal["awd-lstm"] = "awd-lstm"
+    embedding: PositiveInt = 400
+    """Width of the embedding, and of the last layer, which is tied to it."""
+    hidden: PositiveInt = 1150
+    """Width of the other recurrent layers."""
+    layers: PositiveInt = 3
+    """Recurrent layers."""
+    dropout_output: Fraction = 0.4
+    """Variational dropout on the last layer's output."""
+    dropout_hidden: Fraction = 0.2
+    """Variational dropout between recurrent layers."""
+    dropout_input: Fraction = 0.65
+    """Variational dropout on the embedded input."""
+    dropout_embedding: Fraction = 0.1
+    """Whole words dropped from the embedding matrix."""
+    dropout_weight: Fraction = 0.5
+    """DropConnect on the hidden-to-hidden weights."""
+    activation_penalty: NonNegativeFloat = 2.0
+    """AR: L2 penalty on the last layer's output after dropout."""
+    slowness_penalty: NonNegativeFloat = 1.0
+    """TAR: L2 penalty on the change of the last layer's output from one time step to the next."""
+
+
+class Qrnn(Part):
+    """The quasi-recurrent network of Bradbury et al. 2016, with tied weights."""
+
+    kind: Literal["qrnn"] = "qrnn"
+    embedding: PositiveInt = 400
+    """Width of the embedding, and of the last layer, which is tied to it."""
+    hidden: PositiveInt = 1550
+    """Width of the other recurrent layers."""
+    layers: PositiveInt = 4
+    """Recurrent layers."""
+    window: int = Field(default=2, ge=1, le=2)
+    """Time steps that the first layer's convolution sees; later layers see one."""
+    zoneout: Fraction = 0.0
+    """Share of forget gates that are set to keep the old state."""
+    dropout_output: Fraction = 0.4
+    """Variational dropout on the last layer's output."""
+    dropout_hidden: Fraction = 0.2
+    """Variational dropout between recurrent layers."""
+    dropout_input: Fraction = 0.4
+    """Variational dropout on the embedded input."""
+    dropout_embedding: Fraction = 0.1
+    """Whole words dropped from the embedding matrix."""
+    activation_penalty: NonNegativeFloat = 2.0
+    """AR: L2 penalty on the last layer's output after dropout."""
+    slowness_penalty: NonNegativeFloat = 1.0
+    """TAR: L2 penalty on the change of the last layer's output from one time step to the next."""
+
+
+class BpttJitter(Part):
+    """Random sequence lengths, so that words do not always meet the same cut (Merity et al. 2017)."""
+
+    half_share: Share = 0.05
+    """Share of sequences whose mean length is half of bptt."""
+    std: NonNegativeFloat = 5.0
+    """Standard deviation of the length, in time steps."""
+    min_steps: PositiveInt = 5
+    """No sequence is shorter, except the last of an epoch."""
+    max_extra: NonNegativeInt = 10
+    """No sequence is longer than bptt plus this: the worst case that memory must hold."""
+
+
+class LanguageSpec(JobSpec):
+    """A language model."""
+
+    task: Literal["language"]
+    data: LanguageData
+    """The corpus and its vocabulary."""
+    model: AwdLstm | Qrnn = Field(discriminator="kind")
+    """The network; `kind` picks which."""
+    bptt: PositiveInt | Auto
+    """Time steps that gradients flow back through. `auto`: measured by fit."""
+    bptt_jitter: BpttJitter | None = BpttJitter()
+    """Jitter of the sequence length, the same on all workers, the rate scaled by it; null cuts evenly."""
+
+    @model_validator(mode="after")
+    def _jitter_fits(self) -> Self:
+        if self.bptt_jitter and self.bptt != AUTO and self.bptt < self.bptt_jitter.min_steps:
+            shortest = self.bptt_jitter.min_steps
+            raise ValueError(
+                f"bptt {self.bptt} is below bptt_jitter.min_steps {shortest}; raise bptt or lower min_steps"
+            )
+        return self
