@@ -24,7 +24,9 @@ OWN_MAPPING = 128 * 1024
 PRIMITIVES = 8
 """Kernels that oneDNN keeps compiled. An LSTM compiles about ten for each length it meets; doing it anew each time
 costs some 5 % of a small step, and less of a large one."""
-M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
+POOL, POOL_BLOCK = 8 * 2**20, 64 * 1024
+"""Bytes of small blocks that a process keeps at hand (`pool_small_blocks`), and the size of a block."""
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
 
 #: Bytes that this process had mapped when `limit_memory` was called: what a limit does not count.
 _base = 0
@@ -54,6 +56,25 @@ def share_heap() -> None:
     """
     if "MALLOC_ARENA_MAX" not in os.environ:
         _mallopt(M_ARENA_MAX, 1)
+
+
+def pool_small_blocks() -> None:
+    """Let small allocations from now on come from memory that is mapped already, up to `POOL` bytes of them.
+
+    Python's objects and small tensors grow the heap by one to three MiB while a training goes on, another amount in
+    each process, as the holes in its heap have it. Beside tensors of hundreds of MiB that is nothing; beside a limit
+    of 32 MiB it decides. Call it in a process that `settle` has set up, before `Mapped.now` and `limit_memory`.
+    """
+    if sys.platform.startswith("linux"):
+        libc = ctypes.CDLL(None)
+        _mallopt(M_TRIM_THRESHOLD, 4 * POOL)  # Else what is released at the heap's end goes back at once.
+        libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = (
+            ctypes.c_void_p,
+            [ctypes.c_size_t],
+            [ctypes.c_void_p],
+        )
+        for block in [libc.malloc(POOL_BLOCK) for _ in range(POOL // POOL_BLOCK)]:
+            libc.free(block)
 
 
 def _mallopt(option: int, value: int) -> None:

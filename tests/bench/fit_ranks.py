@@ -29,8 +29,9 @@ from tests.bench.common import exit_code
 from trainers import task
 from trainers.backend import Backend, Processes
 from trainers.fit.find import find
+from trainers.fit.preflight import surface
 from trainers.fit.prober import Prober
-from trainers.fit.sizes import Limits, Reading, Size
+from trainers.fit.sizes import Limits, Reading, Size, Surface
 from trainers.fit.vote import smallest, vote
 from trainers.group import Group
 
@@ -79,6 +80,8 @@ class Searches:
     spec: dict[str, Any]
     data: str
     cases: tuple[Case, ...]
+    estimate: Surface
+    """What the driver's preflight says, as the product passes it to its ranks."""
     name: str = "searches"
     attempt: int = 1
 
@@ -106,7 +109,7 @@ class Searches:
                         into.append(reading.size)
 
                 probes = broken if worse and case.kind == "backward" else sound
-                found = find(probes, limits, None, lambda reading: vote(group, reading)[0], note)
+                found = find(probes, limits, self.estimate, lambda reading: vote(group, reading)[0], note)
                 answers.append((found.choice.size.batch, time.monotonic() - began, len(failed)))
         return answers
 
@@ -159,9 +162,9 @@ def drawn(times: int, seed: int) -> tuple[Case, ...]:
     return tuple(Case(draw.randrange(40, 80) * MIB, kinds[n % 2], draw.randrange(2)) for n in range(times))
 
 
-def alone(spec: JobSpec, data: Path, cases: tuple[Case, ...]) -> list[int]:
+def alone(spec: JobSpec, data: Path, cases: tuple[Case, ...], estimate: Surface) -> list[int]:
     """The batch that the rank which is worse off finds when nobody else is asked."""
-    job = Searches(spec.model_dump(mode="json"), str(data), tuple(replace(case, rank=0) for case in cases))
+    job = Searches(spec.model_dump(mode="json"), str(data), tuple(replace(case, rank=0) for case in cases), estimate)
     answers: list[tuple[int, float, int]] = Processes().run(job, spec.model_copy(update={"workers": 1}), lambda: False)
     return [batch for batch, _, _ in answers]
 
@@ -194,12 +197,13 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as folder:
         spec, data = spec_for(Path(folder)), Path(folder) / "data"
         task.prepare(spec, data)
+        estimate = surface(spec, data)
         cases, on_ray = drawn(given.times, 1), drawn(given.ray, 2)
         wrong = 0
         for name, backend, some in (("processes", Processes(), cases), ("Ray", _ray(), on_ray)):
             if some:
                 print(f"{name}:", flush=True)
-                wrong += judge(some, _run(backend, spec, data, some), alone(spec, data, some))
+                wrong += judge(some, _run(backend, spec, data, some, estimate), alone(spec, data, some, estimate))
     print(f"{given.times + given.ray - wrong} of {given.times + given.ray} answers are right, and none hangs")
     return exit_code(wrong == 0)
 
@@ -210,12 +214,14 @@ def _ray() -> Backend:
     return RayTrain(None)
 
 
-def _run(backend: Backend, spec: JobSpec, data: Path, cases: tuple[Case, ...]) -> list[tuple[int, float, int]]:
+def _run(
+    backend: Backend, spec: JobSpec, data: Path, cases: tuple[Case, ...], estimate: Surface
+) -> list[tuple[int, float, int]]:
     backend.begin(spec)
     try:
         backend.ready()
         answers: list[tuple[int, float, int]] = backend.run(
-            Searches(spec.model_dump(mode="json"), str(data), cases), spec, lambda: False
+            Searches(spec.model_dump(mode="json"), str(data), cases, estimate), spec, lambda: False
         )
     finally:
         backend.close()

@@ -78,6 +78,26 @@ def test_a_limit_makes_the_allocator_fail_with_all_facts() -> None:
     assert ended.returncode == 0, ended.stderr
 
 
+def test_small_blocks_come_from_memory_that_is_mapped_already() -> None:
+    grow = """
+import sys
+from trainers.memory import MIB, Mapped, pool_small_blocks, settle
+settle()
+if sys.argv[1] == "pool":
+    pool_small_blocks()
+before = Mapped.now()
+held = [bytearray(1000) for _ in range(5000)]
+del held
+held = [bytearray(2000) for _ in range(3000)]
+print(Mapped.now().highest_since(before) / MIB)
+"""
+    grown = [
+        float(subprocess.run([sys.executable, "-c", grow, how], capture_output=True, text=True, check=True).stdout)
+        for how in ("pool", "none")
+    ]
+    assert grown[0] < 0.5 < 3 < grown[1]
+
+
 def fail_at_a_limit() -> None:
     assert limit_memory(64 * MIB)
     try:

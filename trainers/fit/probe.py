@@ -24,7 +24,7 @@ from trainers.fit.probe_meter import CpuMeter, CudaMeter, Meter, Metered, Unmete
 from trainers.fit.probe_request import Request
 from trainers.fit.probe_rig import Rig, meet, warm
 from trainers.fit.sizes import Reading
-from trainers.memory import MIB, Mapped, lift_limit, limit_memory, shortage
+from trainers.memory import MIB, Mapped, lift_limit, limit_memory, pool_small_blocks, shortage
 from trainers.schedule import Plan
 
 log = logging.getLogger(__name__)
@@ -54,6 +54,8 @@ def run(request: Request, folder: Path) -> Reading:
     torch.set_num_threads(spec.threads)
     meet(request.workers, device, folder)
     warm(request.workers, device)
+    if spec.memory_limit_mib is not None:
+        pool_small_blocks()
     base = Mapped.now()
     _limit(request, device)
     try:

@@ -7,6 +7,8 @@ wall that is never touched again. Every rank of a job that tells the same readin
 
 from __future__ import annotations
 
+import itertools
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
@@ -17,7 +19,7 @@ from jobs.units import size as as_bytes
 from trainers.fit import choice
 from trainers.fit.ceilings import Wall, ceiling, rounded
 from trainers.fit.frontier import Frontier
-from trainers.fit.sizes import Choice, Limits, Point, Reading, Size, Surface
+from trainers.fit.sizes import Choice, Limits, Point, Reading, Size, Surface, worst_and_fastest
 
 NOWHERE = -1
 """A bptt that no size has."""
@@ -29,6 +31,8 @@ TIMES = 4
 """Readings that the time model, which has as many terms, needs."""
 SPREAD = 32
 """The longest bptt as a multiple of the shortest that is run before there is a reason to."""
+DOUBT = 0.1
+"""Speeds closer than this, as a share of the top one, to what decides are timed twice."""
 SCOUT_STEP = 4
 """A first size that does not fit is divided by this."""
 SHRINK = 0.05
@@ -42,7 +46,8 @@ class Search:
         """`estimate` is preflight's surface, `unit` what throughput counts, for sentences."""
         self.limits = limits
         self.readings: list[Reading] = []
-        """Everything that was told, in order."""
+        """What is known of each size that was run, in order of its first run."""
+        self._runs: Counter[Size] = Counter()
         self._estimate = estimate
         self._unit = unit
         self._walls: list[Wall] = []
@@ -52,18 +57,26 @@ class Search:
 
     def ask(self) -> Size | None:
         """The next size to run; None when the choice is final. The same until something is told."""
-        if self.limits.usable <= 0 or len(self.readings) >= self.limits.probes:
+        if self.limits.usable <= 0 or self._runs.total() >= self.limits.probes:
             return None
         frontier = self._frontier()
         if frontier is None:
             return self._scout()
         if frontier.proof.fixed > self.limits.usable or not frontier.points:
             return None
-        return next(self._wanted(frontier), None)
+        return next(itertools.chain(self._wanted(frontier), self._doubted(frontier)), None)
 
     def tell(self, reading: Reading) -> None:
-        """Take what a size measured. Whether its loss was finite is left to the stability gate: see `reject`."""
-        self.readings.append(reading)
+        """Take what a size measured. Whether its loss was finite is left to the stability gate: see `reject`.
+
+        Of a size that is run again the worst memory counts, and the best time: other programs only ever slow it down.
+        """
+        places = [at for at, earlier in enumerate(self.readings) if earlier.size == reading.size]
+        if places:
+            self.readings[places[0]] = worst_and_fastest(self.readings[places[0]], reading)
+        else:
+            self.readings.append(reading)
+        self._runs[reading.size] += 1
 
     def reject(self, size: Size, why: Literal["memory", "stability"], reading: Reading | None = None) -> None:
         """Refuse a choice that did not pass the soak or the stability gate; the next choice is lower.
@@ -192,6 +205,21 @@ class Search:
         runs = [at for at, point in enumerate(frontier.points) if frontier.run_at(point.size.bptt)]
         width, low = max(((b - a, a) for a, b in pairwise(runs)), default=(0, 0))
         return [frontier.points[low + width // 2]] if width > 1 else []
+
+    def _doubted(self, frontier: Frontier) -> Iterator[Size]:
+        """Sizes to time once more: those whose speed decides which bptt is chosen, where it was timed only once.
+
+        A single timing on a machine that does other things, too, may be off by as much as the decision turns on.
+        """
+        if len(self.limits.bptts) < 2:
+            return
+        fastest = max(frontier.points, key=lambda p: p.rate)
+        least = self.limits.throughput * fastest.rate
+        close = [p for p in frontier.points if abs(p.rate - least) <= DOUBT * fastest.rate and p is not fastest]
+        for point in (*close, fastest) if close else ():
+            run = frontier.run_at(point.size.bptt)
+            if run is not None and self._runs[run.size] == 1:
+                yield run.size
 
     def _settled(self, frontier: Frontier) -> list[Point]:
         """What may be chosen: the largest batch that was run at each bptt, or, after refusals, that is proven."""

@@ -6,7 +6,7 @@ search can be read, tested and used (in Ray Tune, say) on its own.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self
 
 Decided = Literal["memory", "speed", "stability", "data", "user"]
@@ -85,6 +85,15 @@ class Reading:
         """From `to_json`."""
         rest = {key: value for key, value in document.items() if key not in ("batch", "bptt")}
         return cls(Size(document["batch"], document.get("bptt")), **rest)
+
+
+def worst_and_fastest(one: Reading, other: Reading) -> Reading:
+    """Two readings of one size as one: a failure if either failed, else the more memory and the less time."""
+    if one.failed or other.failed:
+        return one if one.failed else other
+    larger = max(one, other, key=lambda r: r.highest)
+    faster = min(one, other, key=lambda r: r.seconds)
+    return replace(larger, seconds=faster.seconds, units=faster.units, finite=one.finite and other.finite)
 
 
 @dataclass(frozen=True)
