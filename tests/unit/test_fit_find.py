@@ -34,7 +34,8 @@ class Device:
         reading = self.probe(size, budget)
         if budget is not None and SURFACE.highest(size) * self.extra > budget:
             return replace(reading, failed="out of memory", reason=Reason.OUT_OF_MEMORY.value)
-        return replace(reading, finite=(size.bptt or 1) <= self.stable)
+        peak = int(reading.peak * self.extra)
+        return replace(reading, peak=peak, finite=(size.bptt or 1) <= self.stable)
 
 
 def search(device: Device, **limits: object) -> tuple[Found, list[tuple[Purpose, Reading]]]:
@@ -62,6 +63,14 @@ def test_a_soak_that_fails_makes_the_next_choice_smaller_at_the_same_bptt() -> N
     assert refused
     assert {size.bptt for size in refused} == {found.choice.size.bptt}
     assert found.choice.decided_by == "memory"
+
+
+def test_a_soak_that_takes_most_of_the_reserve_is_refused() -> None:
+    found, told = search(Device(extra=1.03))
+    soaks = [reading for purpose, reading in told if purpose == "soak"]
+    assert not any(reading.failed for reading in soaks)
+    assert [reading.highest > 98 * MIB for reading in soaks] == [True, False]
+    assert found.soaked == soaks[-1]
 
 
 def test_a_loss_that_is_not_finite_lowers_bptt_first() -> None:

@@ -17,6 +17,9 @@ log = logging.getLogger(__name__)
 SOAKS = 8
 """Choices that are soaked at most; each refusal makes the next one smaller."""
 
+EATEN = 0.5
+"""Share of the reserve that a soak may take: it meets more than a probe does, and a long training still more."""
+
 Purpose = Literal["probe", "soak"]
 Tell = Callable[[Purpose, Reading], None]
 Vote = Callable[[Reading], Reading]
@@ -69,10 +72,11 @@ def find(
     for _ in range(SOAKS):
         choice = search.choice()
         soaked = agree("soak", choice.size)
-        if not soaked.failed and soaked.finite:
+        too_high = bool(soaked.failed) or soaked.highest > limits.budget * (1 - limits.reserve * EATEN)
+        if not too_high and soaked.finite:
             return Found(choice, soaked, tuple(readings))
-        search.reject(choice.size, "memory" if soaked.failed else "stability", soaked)
-    if soaked is not None and not soaked.failed:
+        search.reject(choice.size, "memory" if too_high else "stability", soaked)
+    if soaked is not None and not soaked.finite:
         raise LossNanError(
             f"the loss is not finite within the first steps at any size down to {soaked.size}; lower learning_rate, "
             "or set clip_norm"

@@ -41,7 +41,8 @@ class Frontier:
         self._limits = limits
         self._estimate = estimate
         self._failed = [r.size for r in readings if r.failed]
-        self._walls = [*walls, *(Wall(size, "memory") for size in self._failed)]
+        self._over = [r for r in passed if r.highest > limits.usable]
+        self._walls = [*walls, *(Wall(size, "memory") for size in (*self._failed, *(r.size for r in self._over)))]
         self._passed = {r.size: r for r in passed}
         self.proof = Proof(passed)
         self.surface = solve_surface(passed, estimate)
@@ -100,6 +101,10 @@ class Frontier:
         failed = [size.batch for size in self._failed if Wall(size, "memory").stands_before(bptt)]
         if failed:
             batch = min(batch, (best + min(failed)) // 2)
+        # What a size took that got through and left less than the reserve free says how many of its rows are too many.
+        for reading in self._over:
+            if reading.size.bptt == bptt:
+                batch = min(batch, int(reading.size.batch * room / (reading.highest - self.proof.base)))
         return self._usable(batch if most is None else min(batch, most), most)
 
     def _trusted(self, bptt: int | None, room: float) -> int:

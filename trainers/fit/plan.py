@@ -24,7 +24,7 @@ from jobs.submit import SPEC_VARIABLE
 from trainers.fit import advice
 from trainers.fit.cards import Card, cards
 from trainers.fit.limits import bptts_for, limits_for
-from trainers.fit.preflight import MIDDLE, exactly, preflight, refuse_impossible
+from trainers.fit.preflight import MIDDLE, UntraceableError, exactly, preflight, refuse_impossible
 from trainers.fit.sizes import Limits, Size
 from trainers.fit.stretches import Preflight
 from trainers.fit.trace import Target
@@ -192,6 +192,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         spec = load_spec(os.environ.get(SPEC_VARIABLE, "") if asked.spec == "-" else asked.spec, asked.set)
         document = plan(spec, cards(asked.cards, asked.price), asked.units_per_second)
+    except UntraceableError as error:
+        sys.stderr.write(f"highwater: {error}, so there is no plan; `highwater fit` measures it instead\n")
+        return EXIT_CODES[error.reason]
     except HighwaterError as error:
         sys.stderr.write(f"highwater: {error}\n")
         return EXIT_CODES[error.reason]

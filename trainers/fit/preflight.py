@@ -6,12 +6,15 @@ only what has run is known to fit.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from jobs.errors import DataError, MemoryShortage, OutOfMemoryError
+from jobs.errors import DataError, HighwaterError, MemoryShortage, OutOfMemoryError, Reason
 from jobs.spec import AUTO, JobSpec
 from trainers import bptt
+from trainers.failures import told
 from trainers.fit import advice
 from trainers.fit.sizes import Size, Surface
 from trainers.fit.stretches import Preflight, solved
@@ -27,13 +30,31 @@ MANY, MANY_GPU = 4096, 131072
 """Rows times time steps of the first point, half of which the second has: so many that a model which computes its
 logits in portions needs several. Rows cost nothing but portions; a GPU's are larger."""
 LEAST = 8
-"""Cells below which no points are looked for."""
+"""Cells below which no points are looked for, where there are sequences."""
 MIDDLE = 64
 """A bptt in the middle of those that fit considers."""
 CERTAIN = 0.87
 """Share of an estimate below which no measured high-water mark has been seen: the rest may be the estimate's error."""
 
 
+class UntraceableError(HighwaterError):
+    """The model does what no fake tensor can: it looks at values, or calls code that is not torch's."""
+
+    reason = Reason.USER_CODE
+
+
+@contextmanager
+def foreseeing() -> Iterator[None]:
+    """Make one UntraceableError of whatever a model's own code raises that is run on tensors without values."""
+    try:
+        yield
+    except HighwaterError:
+        raise
+    except Exception as error:
+        raise UntraceableError(f"the memory that this model takes cannot be foreseen: {told(error)}") from error
+
+
+@foreseeing()
 def surface(spec: JobSpec, data: Path) -> Surface:
     """The high-water mark of one worker over sizes, best near the spec's own size, or where its limit is reached."""
     found = preflight(spec, data)
@@ -46,6 +67,7 @@ def surface(spec: JobSpec, data: Path) -> Surface:
     return found.surface(size)
 
 
+@foreseeing()
 def preflight(spec: JobSpec, data: Path, target: Target | None = None) -> Preflight:
     """Trace four points, two of no more cells than the spec's own size, and solve for any size.
 
@@ -55,11 +77,12 @@ def preflight(spec: JobSpec, data: Path, target: Target | None = None) -> Prefli
     target = target or Target.of(spec)
     extra = extra_steps(spec)
     cells, many = _cells(spec, extra, target), MANY_GPU if target.gpu else MANY
+    sequences = hasattr(spec, "bptt")
     while True:
         try:
-            traces = [trace(spec, data, size, target) for size in _points(cells, many, hasattr(spec, "bptt"))]
+            traces = [trace(spec, data, size, target) for size in _points(cells, many, sequences)]
         except DataError:
-            if cells <= LEAST:
+            if many <= 2 * (LEAST if sequences else 1):
                 raise
             many //= 2
             cells = min(cells, many // 2)
@@ -72,6 +95,7 @@ def extra_steps(spec: JobSpec) -> int:
     return bptt.longest(0, getattr(spec, "bptt_jitter", None)) if hasattr(spec, "bptt") else 0
 
 
+@foreseeing()
 def exactly(spec: JobSpec, data: Path, size: Size, target: Target | None = None) -> tuple[float, float]:
     """The high-water mark at this very size and the tensors' bytes between two steps, from one traced point."""
     target = target or Target.of(spec)
@@ -106,14 +130,16 @@ def refuse_impossible(spec: JobSpec, estimate: Surface, size: Size, budget: int,
         needed, persistent = exactly(spec, data, size)
         if not _exceeds(persistent, needed, budget):
             return
-        target = Target.of(spec)
+        target, kind = Target.of(spec), type(spec)
+        # As text, because a spec may hold lists and dicts, which no cache takes for a key.
+        needs = cache(lambda text, size: exactly(kind.model_validate_json(text), data, size, target)[0])
         found = advice.ways_out(
             spec,
             size,
             target,
             usable=budget * (1 - spec.fit.reserve),
             held=persistent,
-            needed=cache(lambda changed: exactly(changed.spec, data, changed.size, target)[0]),
+            needed=lambda changed: needs(changed.spec.model_dump_json(), changed.size),
             most=2,
         )
         ways = [*found, *ways]

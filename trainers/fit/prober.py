@@ -152,7 +152,7 @@ class Prober:
         threads, free = str(self._spec.threads), ["free"] if self._spec.memory_limit_mib is None else []
         with theirs:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "trainers.fit.server", str(theirs.fileno()), *free],
+                [sys.executable, "-P", "-m", "trainers.fit.server", str(theirs.fileno()), self._spec.task, *free],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._said,

@@ -1,4 +1,4 @@
-"""`python -m trainers.fit.server FD [free]`: imports training once, and forks a fresh process for every request.
+"""`python -m trainers.fit.server FD TASK [free]`: imports training once, and forks a fresh process for every request.
 
 A fresh process has an allocator without a past, and can be put under a real limit. Importing torch anew for each
 would take seconds; a fork takes milliseconds. So this process computes nothing and touches no GPU: what it has, all
@@ -40,14 +40,14 @@ PR_SET_PDEATHSIG = 1
 STARVED = {signal.SIGKILL, signal.SIGABRT, signal.SIGBUS, signal.SIGSEGV}
 
 
-def serve(parent: socket.socket, limited: bool) -> None:
+def serve(parent: socket.socket, task: str, limited: bool) -> None:
     """Answer requests one by one until the parent is gone. `limited`: a limit is declared (`trainers.rank`)."""
     # Ctrl-C reaches the whole group of the terminal; whoever asks decides what it means.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     share_heap()
     if limited:
         settle()
-    _load_all()
+    _load(task)
     send(parent, {"ready": os.getpid()})
     while True:
         try:
@@ -64,10 +64,9 @@ def serve(parent: socket.socket, limited: bool) -> None:
             return
 
 
-def _load_all() -> None:
-    """Import what torch imports only on use: children would each do it again, and count it as training's memory."""
-    for module in TASKS.values():
-        importlib.import_module(module)
+def _load(task: str) -> None:
+    """Import what is imported only on use: children would each do it again, and count it as training's memory."""
+    importlib.import_module(TASKS[task])
     torch.optim.AdamW([torch.nn.Parameter(torch.zeros(1))])
 
 
@@ -176,6 +175,6 @@ def _died(request: Request, status: int, tail: bytes, *, timed_out: bool) -> Rea
 
 
 if __name__ == "__main__":
-    serve(socket.socket(fileno=int(sys.argv[1])), limited=sys.argv[2:] != ["free"])
+    serve(socket.socket(fileno=int(sys.argv[1])), sys.argv[2], limited=sys.argv[3:] != ["free"])
     # Taking torch apart module by module would cost seconds, and there is nothing to keep.
     os._exit(0)

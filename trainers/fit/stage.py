@@ -7,7 +7,6 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from jobs.errors import HighwaterError, OutOfMemoryError
 from jobs.rundir import RunDir
 from jobs.spec import AUTO, JobSpec
 from trainers.backend import Backend
@@ -42,24 +41,26 @@ def smallest_size(spec: JobSpec) -> Size:
     return Size(1, bptts_for(spec)[0])
 
 
-def preflight(spec: JobSpec, run: RunDir) -> Surface | None:
-    """What training will take, without running it; None if the model cannot be traced.
+def preflight(spec: JobSpec, run: RunDir, tell: Callable[[str], None]) -> Surface | None:
+    """What training will take, without running it; None if the model cannot be traced, as `tell` then hears.
 
     Raises OutOfMemoryError if not even the smallest size fits a declared limit: before any worker starts.
     """
-    from trainers.fit.preflight import refuse_impossible, surface  # slow to load, and only needed here
+    from trainers.fit.preflight import (  # slow to load, and only needed here
+        UntraceableError,
+        refuse_impossible,
+        surface,
+    )
 
     try:
         with prepared_data(run) as data:
             estimate = surface(spec, data)
             if spec.memory_limit_mib:
                 refuse_impossible(spec, estimate, smallest_size(spec), spec.memory_limit_mib * MIB, data)
-    except OutOfMemoryError:
-        raise
-    except Exception as error:  # A model of any kind: what cannot be traced can still be measured.
-        if isinstance(error, HighwaterError):
-            raise
-        log.warning("the model cannot be traced, so fit begins with a small probe", exc_info=True)
+    except UntraceableError as error:  # What cannot be traced can still be measured.
+        log.warning("preflight has no estimate", exc_info=True)
+        instead = "fit begins with a small probe" if spec.wants_fit else "only training will show whether it fits"
+        tell(f"{error.message}; {instead}")
         return None
     return estimate
 

@@ -34,8 +34,9 @@ META = torch.device("meta")
 MIB = 2**20
 OTHER_GPU = 600 * MIB
 """What no tensor accounts for on a GPU: the context, the code of kernels, workspaces of cuBLAS. A usual figure."""
-OTHER_CPU, OTHER_COMPILED = 8 * MIB, 8 * MIB
-"""The same on a CPU, and where oneDNN compiles kernels for an LSTM: 5 to 19 MiB were measured, more at small sizes."""
+OTHER_CPU, OTHER_COMPILED = 4 * MIB, 12 * MIB
+"""The same on a CPU, where 0 to 4 MiB were measured, and what comes on top where oneDNN compiles kernels for an LSTM:
+5 to 19 MiB were measured there in all, more at small sizes."""
 OPTIMIZER, BETWEEN = "optimizer", "between steps"
 """Phases besides those of forward and backward."""
 

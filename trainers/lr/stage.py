@@ -1,0 +1,44 @@
+"""The learning-rate stage as the driver leads it: let the ranks sweep, and keep what they found."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any
+
+from jobs.rundir import RunDir
+from jobs.spec import JobSpec
+from trainers.backend import Backend
+from trainers.lr.rank import RangeJob
+
+RECORD = "stages/lr.json"
+
+
+def stored(run: RunDir, spec: JobSpec) -> dict[str, Any] | None:
+    """The stage's facts, if they hold for this spec: before training began, another size needs another test."""
+    record = run.read(RECORD)
+    if record is None:
+        return None
+    facts: dict[str, Any] = record["facts"]
+    same = (facts["global_batch"], facts["bptt"]) == (spec.global_batch, getattr(spec, "bptt", None))
+    return facts if same or run.numbers("attempts/") else None
+
+
+def with_rate(spec: JobSpec, facts: dict[str, Any]) -> JobSpec:
+    """The spec with the rate that was found in place of `auto`."""
+    return spec.model_copy(update={"learning_rate": float(facts["rate"])})
+
+
+def search(job: RangeJob, spec: JobSpec, run: RunDir, backend: Backend, abort: Callable[[], bool]) -> dict[str, Any]:
+    """Let the ranks sweep and write the stage's record; its facts."""
+    began = time.time()
+    found: dict[str, Any] = backend.run(job, spec, abort)
+    record = {
+        "stage": "lr",
+        "time": time.time(),
+        "seconds": time.time() - began,
+        "message": f"learning rate {found['rate']:.2e}: {found['why']}",
+        "facts": found,
+    }
+    run.write(RECORD, record)
+    return found
