@@ -23,7 +23,7 @@ from jobs.findings import Facts
 from jobs.planner import where_it_fits
 from jobs.resolve import list_runs, resolve
 from jobs.rundir import Result
-from jobs.runner import Options, Plan, StageResult, check_fit, execute, make_plan, prepared
+from jobs.runner import Options, Plan, StageResult, check_wanted, execute, make_plan, prepared
 from jobs.specfile import RecipeInfo, load_spec
 from jobs.status import RunStatus, status_of, status_or_problem
 from jobs.terminal import display_for
@@ -37,6 +37,7 @@ __all__ = [
     "StageResult",
     "doctor",
     "fit",
+    "lr",
     "memory",
     "plan",
     "recipes",
@@ -99,15 +100,36 @@ def fit(
 
     Arguments as of `run`. A run that has found its size returns it at once. Raises `HighwaterError` if none fits.
     """
-    run = prepared(Options(spec, tuple(set), name, storage, ray, "fit"))
-    check_fit(run.spec)
+    return _search(Options(spec, tuple(set), name, storage, ray, "fit"), "fit", progress)
+
+
+def lr(
+    spec: str,
+    *,
+    set: Sequence[str] = (),
+    name: str | None = None,
+    storage: str | None = None,
+    ray: str | None = None,
+    progress: bool | Display = True,
+) -> dict[str, Any]:
+    """Find the learning rate, at the size that fits, and return the stage's record; `run` under the same name goes on.
+
+    Arguments as of `run`. A run that has found its rate returns it at once. Raises `HighwaterError` if none trains.
+    """
+    return _search(Options(spec, tuple(set), name, storage, ray, "lr"), "lr", progress)
+
+
+def _search(options: Options, stage: str, progress: bool | Display) -> dict[str, Any]:
+    """Run up to a stage that looks for something; its record."""
+    run = prepared(options)
+    check_wanted(run.spec, stage)
     if isinstance(progress, bool):
         progress = display_for(sys.stdout) if progress else Silent()
     ended = execute(run, progress)
-    record = run.run.read("stages/fit.json")
+    record = run.run.read(f"stages/{stage}.json")
     if record is None:
         reason = ended.reason if isinstance(ended, Result) else Reason.INTERNAL
-        raise HighwaterError(ended.message if isinstance(ended, Result) else "no size was found", reason)
+        raise HighwaterError(ended.message if isinstance(ended, Result) else "nothing was found", reason)
     return record
 
 

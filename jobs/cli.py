@@ -131,23 +131,35 @@ def _plan(options: Namespace) -> int:
 
 
 def _fit(options: Namespace) -> int:
-    from jobs import fit_table
+    from jobs.fit_table import fit_text
+
+    return _search(options, "fit", fit_text)
+
+
+def _lr(options: Namespace) -> int:
+    from jobs.lr_table import lr_text
+
+    return _search(options, "lr", lr_text)
+
+
+def _search(options: Namespace, stage: str, text: Callable[[dict[str, Any]], str]) -> int:
+    """Run up to a stage that looks for something, and show its record."""
     from jobs.rundir import Result
-    from jobs.runner import Options, check_fit, execute, go_on, prepared
+    from jobs.runner import Options, check_wanted, execute, go_on, prepared
     from jobs.terminal import display_for
 
-    asked = Options(options.spec, options.set, options.name, options.storage, options.ray, "fit")
+    asked = Options(options.spec, options.set, options.name, options.storage, options.ray, stage)
     run = prepared(asked)
-    check_fit(run.spec)
+    check_wanted(run.spec, stage)
     if options.dry_run:
         return _show_plan(options, run)
     ended = execute(run, display_for(sys.stderr if options.json else sys.stdout))
-    record = run.run.read("stages/fit.json")
+    record = run.run.read(f"stages/{stage}.json")
     if record is not None:
         if options.json:
             _print_json(record)
         else:
-            _say(fit_table.fit_text(record))
+            _say(text(record))
             _say(f"\n{go_on(asked, ended.name)}")
         return 0
     if isinstance(ended, Result):
@@ -303,6 +315,7 @@ _DO: dict[str, Callable[[Namespace], int]] = {
     "run": _run,
     "plan": _plan,
     "fit": _fit,
+    "lr": _lr,
     "report": _report,
     "status": _status,
     "recipes": _recipes,

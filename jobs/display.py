@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from jobs.errors import Reason
+from jobs.metric import spoken, written
 from jobs.units import duration, quantity, rate
 from jobs.view import Update, View, global_batch
 
@@ -115,7 +116,7 @@ def numbers(view: View) -> list[tuple[str, str]]:
     """What is measured now, by name, as text; only what is known."""
     pairs: list[tuple[str, str | None]] = [
         ("loss", None if view.loss is None else f"{view.loss:.4f}" if abs(view.loss) < 1e4 else f"{view.loss:.3g}"),
-        (view.metric, None if view.last is None else f"{view.last:.4g}"),
+        (spoken(view.metric), None if view.last is None else written(view.metric, view.last)),
         ("rate", None if view.rate is None else rate(view.rate)),
         ("speed", None if view.units_per_s is None else f"{quantity(view.units_per_s)} {view.unit}/s"),
         ("left", None if view.eta_s is None or view.phase == "ended" else duration(view.eta_s)),
@@ -154,10 +155,9 @@ def outcome(view: View) -> str:
     base = result.baseline.get(result.metric)
     if best is None:
         return f"done: {text}"
-    against = "" if base is None else f" (baseline {base:.4g})"
-    return (
-        f"done in {duration(result.seconds)} of training: {text.rstrip('.')}; best {result.metric} {best:.4g}{against}"
-    )
+    reached = f"{spoken(result.metric)} {written(result.metric, best)}"
+    against = "" if base is None else f" (baseline {written(result.metric, base)})"
+    return f"done in {duration(result.seconds)} of training: {text.rstrip('.')}; best {reached}{against}"
 
 
 def of(value: int, total: int | None) -> str:

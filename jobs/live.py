@@ -14,6 +14,7 @@ from rich.table import Table
 from rich.text import Text
 
 from jobs.display import epoch, line, numbers, of, outcome, sizes
+from jobs.metric import spoken, written
 from jobs.sparkline import ASCII_BARS, BARS, sparkline
 from jobs.view import Update, View
 
@@ -91,7 +92,7 @@ def _title(view: View, now: float, watched: bool) -> Text:
 def _phase(view: View) -> str:
     if view.result is not None:
         return view.result.reason.value
-    return "fitting" if view.fitting else view.phase
+    return view.searching or view.phase
 
 
 def _colour(view: View) -> str:
@@ -119,8 +120,10 @@ def _progress(view: View) -> RenderableType:
 def _getting_ready(view: View) -> str:
     if view.attempts:
         return "starting the workers"
-    if view.fitting:
+    if view.searching == "fitting":
         return f"looking for the largest size that fits: {view.probes} {'size' if view.probes == 1 else 'sizes'} run"
+    if view.searching == "sweeping":
+        return f"looking for the learning rate: {view.sweeps} {'sweep' if view.sweeps == 1 else 'sweeps'} made"
     return "getting ready"
 
 
@@ -133,8 +136,8 @@ def _curves(view: View, width: int, bars: str) -> RenderableType:
     if len(losses) > 1:
         grid.add_row("loss", sparkline(losses, width, bars), f"{losses[0]:.4g} to {losses[-1]:.4g}")
     if len(view.values) > 1 and view.best is not None:
-        ends = f"{view.values[0]:.4g} to {view.values[-1]:.4g}, best {view.best:.4g}"
-        grid.add_row(view.metric.replace("_", " "), sparkline(view.values, width, bars), ends)
+        first, last, best = (written(view.metric, value) for value in (view.values[0], view.values[-1], view.best))
+        grid.add_row(spoken(view.metric), sparkline(view.values, width, bars), f"{first} to {last}, best {best}")
     return grid
 
 

@@ -17,14 +17,17 @@ MAX_BYTES = 5 * 2**20
 
 
 def build_package(folders: dict[str, Path] | None = None) -> bytes:
-    """A zip of the packages as they are installed here: no byte code, no hidden files, fixed times and modes.
+    """A zip of the packages as they are here: no byte code, no hidden files, fixed times and modes.
 
-    Fixed, so that equal code has an equal hash and is uploaded once.
+    A package may be a single file. All is fixed, so that equal code has an equal hash and is uploaded once.
     """
     folders = installed() if folders is None else folders
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED, compresslevel=6) as archive:
         for name in sorted(folders):
+            if folders[name].is_file():
+                _add(archive, f"{name}.py", folders[name])
+                continue
             for path in _files(folders[name]):
                 _add(archive, f"{name}/{path.relative_to(folders[name]).as_posix()}", path)
     data = buffer.getvalue()

@@ -13,6 +13,7 @@ VERBS = {
     "run": "train a model; goes on where it stopped if the name is known",
     "plan": "does a spec fit, on which GPUs, and what takes the memory; needs none",
     "fit": "find the largest batch and bptt that fit, and leave",
+    "lr": "find the learning rate at the size that fits, and leave",
     "report": "write a run's report.html and say where it is",
     "status": "where a run is, or a table of all runs",
     "recipes": "the specs that ship with highwater",
@@ -38,6 +39,9 @@ Estimated from shapes alone: no GPU is used, and nothing that it says is admitte
     "fit": """examples:
   highwater fit language --set batch=auto --set bptt=auto --name first
   highwater run language --set batch=auto --set bptt=auto --name first    goes on with what was found""",
+    "lr": """examples:
+  highwater lr language --set learning_rate=auto --name first
+  highwater lr language --set learning_rate=auto --set range_test.rule=minimum/10 --name classic""",
     "report": "example:\n  highwater report first --open",
     "status": """examples:
   highwater status                    all runs
@@ -64,7 +68,7 @@ def build() -> tuple[Parser, dict[str, Parser]]:
     """The parser of the command, and those of its verbs."""
     top = Parser(
         prog="highwater",
-        description="Trains language models on Ray. A killed run goes on exactly where it was; each explains itself.",
+        description="Trains image, tabular and language models on Ray. A killed run goes on where it was.",
         epilog=EXIT_HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
@@ -73,15 +77,16 @@ def build() -> tuple[Parser, dict[str, Parser]]:
     group = top.add_subparsers(dest="verb", metavar="VERB", parser_class=Parser)
     verbs = {verb: _verb(group, verb) for verb in VERBS}
     _run(verbs["run"])
-    verbs["run"].add_argument("--until", metavar="STAGE", help="leave after this stage: data, fit or train")
+    verbs["run"].add_argument("--until", metavar="STAGE", help="leave after this stage: data, fit, lr or train")
     _plan(verbs["plan"])
     _run(verbs["fit"])
+    _run(verbs["lr"])
     _one_run(verbs["report"], nargs=None)
     verbs["report"].add_argument("--open", action="store_true", help="open it in a browser")
     _one_run(verbs["status"], nargs="?")
     verbs["status"].add_argument("--watch", action="store_true", help="keep looking until the run ends")
     _storage(verbs["doctor"])
-    for verb in ("run", "plan", "fit", "report", "status", "recipes", "doctor"):
+    for verb in ("run", "plan", "fit", "lr", "report", "status", "recipes", "doctor"):
         verbs[verb].add_argument("--json", action="store_true", help="print one JSON document on stdout, no other text")
     return top, verbs
 

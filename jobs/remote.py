@@ -22,6 +22,7 @@ from infra.storage import is_local
 from jobs.attach import ask_to_stop
 from jobs.display import Display
 from jobs.errors import DataError, RayError, Reason, StorageError
+from jobs.own_code import requirements_env
 from jobs.rundir import RunDir
 from jobs.spec import JobSpec
 from jobs.submit import SPEC_VARIABLE, DriverError, arguments, reason_of
@@ -231,7 +232,7 @@ def submit(
     jobs.submit(
         entrypoint(run.name, until),
         submission_id,
-        runtime_env={"working_dir": working_dir, "env_vars": variables},
+        runtime_env={"working_dir": working_dir, "env_vars": variables} | requirements_env(spec),
         metadata={"highwater": run.name},
     )
     return JobDriver(jobs, submission_id, run, show_logs, probe)

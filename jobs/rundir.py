@@ -8,11 +8,12 @@
       data/...                     what the data stage prepared (token arrays, vocabulary)
       stages/data.json             what each finished stage decided; a finished stage is not repeated
       stages/fit.json              the batch and bptt found, every probe, the frontier and why
+      stages/lr.json               the learning rate found, every sweep, what each rule makes of them and why
       stages/shrink.json           a smaller micro-batch that an out-of-memory error made necessary
       metrics/0001-00000.jsonl     stream of rows, numbered by attempt and segment
                                    (events and logs of drivers: by lease and segment)
       events/0001-00000.jsonl      stream of what happened and was decided
-                                   (events/fit of its probes, by lease; events/ranks by attempt)
+                                   (events/fit and events/lr by lease; events/ranks by attempt)
       logs/driver/0001-00000.log   stream of text; logs/rank-0/... for each rank
       checkpoints/00000120-0001/   one per saved step and attempt; manifest.json is written last
       examples.json                what the model does, for the report
@@ -39,7 +40,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, ValidationError
 from jobs.errors import NotFoundError, Reason, StorageError
 
 #: Stages of a run in order; `--until` names one of them.
-STAGES = ("data", "fit", "train")
+STAGES = ("data", "fit", "lr", "train")
 
 Row = dict[str, Any]
 R = TypeVar("R", bound=BaseModel)
@@ -168,7 +169,8 @@ class Result(Record):
     workers: int
     accumulation: int
     global_batch: int | None
-    learning_rate: float
+    learning_rate: float | None
+    """Peak of the schedule; None for a run that ended before it was found."""
     metric: str
     """Name of the metric that decides, such as `perplexity`."""
     metric_goal: Literal["min", "max"]

@@ -17,7 +17,8 @@ from jobs.attach import AttachedDriver
 from jobs.display import Display, Plain, Silent, outcome
 from jobs.errors import HighwaterError, Reason, SpecError
 from jobs.names import check_name, fresh_name
-from jobs.package import build_package
+from jobs.own_code import check_requirements, to_send
+from jobs.package import build_package, installed
 from jobs.rundir import STAGES, Record, Result, Row, RunDir
 from jobs.spec import AUTO, JobSpec
 from jobs.specfile import load_spec
@@ -90,9 +91,11 @@ def prepared(options: Options, now: float | None = None) -> Prepared:
         spec = spec.model_copy(update={"storage": checked_place(options.storage)})
     if options.ray is not None:
         submit.check_ray_address(options.ray)
-        if remote.is_remote(options.ray):
-            remote.refuse_invisible(spec, options.ray)
-            spec = remote.as_seen_elsewhere(spec)
+    if options.ray is not None and remote.is_remote(options.ray):
+        remote.refuse_invisible(spec, options.ray)
+        spec = remote.as_seen_elsewhere(spec)
+    else:
+        check_requirements(spec)
     store = open_store(spec.storage, spec.storage_endpoint)
     name = fresh_name(options.spec, now, store.names()) if options.name is None else check_name(options.name)
     run = RunDir(store, name)
@@ -116,11 +119,15 @@ def check_stage(until: str | None) -> None:
         raise SpecError(f"--until: there is no stage {until!r}{hint}")
 
 
-def check_fit(spec: JobSpec) -> None:
-    """SpecError unless fit has something to find. Pure."""
-    if not spec.wants_fit:
+def check_wanted(spec: JobSpec, stage: str) -> None:
+    """SpecError unless the stage, `fit` or `lr`, has something to find. Pure."""
+    if stage == "fit" and not spec.wants_fit:
         fields = "batch=auto or --set bptt=auto" if hasattr(spec, "bptt") else "batch=auto"
         raise SpecError(f"there is nothing to fit: the spec gives its sizes as numbers; add --set {fields}")
+    if stage == "lr" and not spec.wants_rate:
+        raise SpecError(
+            f"there is no rate to find: the spec gives learning_rate {spec.learning_rate}; add --set learning_rate=auto"
+        )
 
 
 def make_plan(run: Prepared) -> Plan:
@@ -183,7 +190,12 @@ def _driver(run: Prepared, display: Display) -> _Failing:
     if options.ray is not None and remote.is_remote(options.ray):
         jobs = RayJobs(options.ray, token_from_environment())
         return remote.submit(
-            jobs, run.spec, run.run, build_package(), until=options.until, show_logs=isinstance(display, Plain)
+            jobs,
+            run.spec,
+            run.run,
+            build_package(installed() | to_send(run.spec)),
+            until=options.until,
+            show_logs=isinstance(display, Plain),
         )
     submit.require_train_extra(("torch",) if options.ray == WITHOUT_RAY else ("torch", "ray"))
     return submit.start(run.spec, name, ray=options.ray, until=options.until)
@@ -214,6 +226,8 @@ def _without_result(run: Prepared, driver: _Failing, asked: int) -> StageResult:
         facts = run.run.read(f"stages/{stage}.json")
         if facts is None and stage == "fit" and not run.spec.wants_fit:
             facts = {"message": "there was nothing to find, as batch and bptt are numbers"}
+        if facts is None and stage == "lr" and not run.spec.wants_rate:
+            facts = {"message": "there was nothing to find, as learning_rate is a number"}
         if facts is not None:
             return StageResult(name=name, stage=stage, facts=facts)
     raise driver.failure()

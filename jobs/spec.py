@@ -155,6 +155,31 @@ class Fit(Part):
     """Sizes that are run at most while searching."""
 
 
+class RangeTest(Part):
+    """How the learning rate is looked for; read until it has been found, and never again."""
+
+    rule: Literal["minimum/4", "minimum/10", "steepest", "valley", "slide"] = "minimum/4"
+    """Which place of the curve is taken: `minimum/10`, one order below the lowest point, is the classic rule."""
+    share: Fraction = 0.05
+    """Share of the run's optimizer steps that all sweeps together may take; at least 60 steps are taken."""
+    sweeps: PositiveInt = 3
+    """Sweeps at most, each with other weights and another data order: their spread tells how far to trust them."""
+    steps: int = Field(default=100, ge=20)
+    """Optimizer steps of one sweep at most, each at a higher rate."""
+    lowest: PositiveFloat = 1e-7
+    """The rate that the first sweep begins with."""
+    highest: PositiveFloat = 10.0
+    """The rate that a sweep ends with, unless the loss is far worse before."""
+
+    @model_validator(mode="after")
+    def _rises(self) -> Self:
+        if self.highest < 10 * self.lowest:
+            raise ValueError(
+                f"a sweep from {self.lowest:g} to {self.highest:g} is too short; let highest be 10 times lowest"
+            )
+        return self
+
+
 class Search(Part):
     """What a search over the spec's fields may vary, and what it may cost."""
 
@@ -173,6 +198,16 @@ class Cluster(Part):
     """Kueue's local queue; null schedules at once."""
     image: Annotated[str, AfterValidator(spec_checks.word)] | None = aside(None)
     """Worker image; null takes the platform's."""
+
+
+class Runtime(Part):
+    """What a run's processes need besides Highwater: for models and data of the user's own."""
+
+    requirements: list[Annotated[str, AfterValidator(spec_checks.requirement)]] = aside([])
+    """Lines of pip, such as `einops>=0.8`. A Ray cluster installs them for the run; here they must be installed."""
+    packages: list[Annotated[str, AfterValidator(spec_checks.path)]] = aside([])
+    """Folders of packages, or files of modules, to be found and sent along. What a `factory` names is found by itself
+    if it lies beside the spec's file or in the working directory."""
 
 
 class JobSpec(Part):
@@ -204,6 +239,8 @@ class JobSpec(Part):
     """Memory that one worker may use for training, in MiB; null takes what the device has free."""
     fit: Fit = aside(Fit())
     """How `auto` for batch and bptt is found."""
+    range_test: RangeTest = aside(RangeTest())
+    """How `auto` for the learning rate is found."""
     evaluation: Evaluation = Evaluation()
     """When the metric is measured, and when to stop early."""
     seed: int = Field(default=0, ge=0, lt=2**63)
@@ -214,6 +251,8 @@ class JobSpec(Part):
     """CPU threads of one worker; another number changes the last bits of sums."""
     resources: Resources = aside(Resources())
     """What one worker gets from Ray."""
+    runtime: Runtime = aside(Runtime())
+    """What the run's processes need besides Highwater."""
     storage: Annotated[str, AfterValidator(spec_checks.place)] = aside("runs")
     """Where runs live: a folder or an s3:// URI."""
     storage_endpoint: Annotated[str, AfterValidator(spec_checks.endpoint)] | None = aside(None)
@@ -249,6 +288,11 @@ class JobSpec(Part):
     def wants_fit(self) -> bool:
         """Whether the spec leaves a size for fit to find."""
         return AUTO in (self.batch, getattr(self, "bptt", None))
+
+    @property
+    def wants_rate(self) -> bool:
+        """Whether the spec leaves the learning rate for the range test to find."""
+        return self.learning_rate == AUTO
 
     @property
     def global_batch(self) -> int | Auto:

@@ -37,6 +37,28 @@ def corpus(value: str) -> str:
     return place(value)
 
 
+def factory(value: str) -> str:
+    """A function of a package of the user's own."""
+    module, colon, function = value.partition(":")
+    if not colon or not function.isidentifier() or not all(part.isidentifier() for part in module.split(".")):
+        raise ValueError("package.module:function, names of Python with one colon between module and function")
+    return value
+
+
+def requirement(value: str) -> str:
+    """A line that pip takes."""
+    from jobs import requirements  # only a spec that has such lines waits for their parser
+
+    return requirements.requirement(value)
+
+
+def path(value: str) -> str:
+    """A folder or file on this machine."""
+    if not value.strip() or not value.isprintable() or "://" in value:
+        raise ValueError("a path on this machine, without control characters")
+    return value
+
+
 def endpoint(value: str) -> str:
     """An http(s) address of a server. Keys do not belong in it: the spec is written into the run directory."""
     try:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, NonNegativeFloat, NonNegativeInt, PositiveInt, model_validator
 
 from jobs import spec_checks
 from jobs.spec import AUTO, Auto, Fraction, JobSpec, Part, Share
+
+PIECES = 8_192
+"""Pieces of bpe where `data.max_size` is not given: many for a corpus of a few books, few for one of a library."""
+BYTES = 256
+"""Pieces that bpe begins with."""
 
 
 class LanguageData(Part):
@@ -15,16 +20,29 @@ class LanguageData(Part):
 
     source: Annotated[str, AfterValidator(spec_checks.corpus)]
     """`bundled:sotu`, `cache:sotu`, a .txt, .jsonl or .jsonl.gz file, or a folder of .txt files; local or s3://."""
-    vocabulary: Literal["word", "byte"] = "word"
-    """Words and punctuation marks, or the 256 bytes of UTF-8."""
+    vocabulary: Literal["word", "byte", "bpe"] = "word"
+    """Words and punctuation marks, the 256 bytes of UTF-8, or pieces of words learned from the training documents
+    (byte-level byte-pair encoding: no text is unknown to it)."""
     lower_case: bool = True
     """Fold case before building a word vocabulary."""
     min_count: PositiveInt = 2
-    """Words seen fewer times than this in training become the unknown word."""
+    """Words seen fewer times than this in training become the unknown word; bpe joins no pieces seen so rarely."""
     max_size: PositiveInt = 60_000
-    """Most frequent words kept."""
+    """Most frequent words kept, or pieces that bpe learns at most: of those 8,192 unless given."""
     validation_share: float = Field(default=0.1, gt=0, lt=1)
     """Share of the documents held out for validation."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fewer_pieces(cls, given: Any) -> Any:  # noqa: ANN401 - whatever a person wrote
+        of_pieces = isinstance(given, dict) and given.get("vocabulary") == "bpe"
+        return {"max_size": PIECES} | given if of_pieces else given
+
+    @model_validator(mode="after")
+    def _bytes_are_pieces(self) -> Self:
+        if self.vocabulary == "bpe" and self.max_size <= BYTES:
+            raise ValueError(f"max_size {self.max_size} leaves bpe nothing to learn: raise it above {BYTES}, the bytes")
+        return self
 
 
 class AwdLstm(Part):
@@ -81,6 +99,26 @@ class Qrnn(Part):
     """TAR: L2 penalty on the change of the last layer's output from one time step to the next."""
 
 
+class Transformer(Part):
+    """A decoder-only Transformer (Radford et al. 2019) that sees past the cuts between sequences, with tied weights."""
+
+    kind: Literal["transformer"] = "transformer"
+    embedding: PositiveInt = 256
+    """Width of the embedding and of all blocks."""
+    layers: PositiveInt = 4
+    """Blocks of attention and feed-forward network."""
+    heads: PositiveInt = 4
+    """Attention heads of a block, each about embedding / heads wide."""
+    feed_forward: PositiveInt = 1024
+    """Width of the feed-forward networks inside."""
+    context: PositiveInt = 128
+    """Time steps before its own that a token sees in each block, in training, evaluation and generation alike; those
+    before the sequence are kept from earlier ones, so that bptt decides how far gradients flow back and no more.
+    """
+    dropout: Fraction = 0.1
+    """Dropout on the embedded input and on what every attention and feed-forward network adds."""
+
+
 class BpttJitter(Part):
     """Random sequence lengths, so that words do not always meet the same cut (Merity et al. 2017)."""
 
@@ -100,7 +138,7 @@ class LanguageSpec(JobSpec):
     task: Literal["language"]
     data: LanguageData
     """The corpus and its vocabulary."""
-    model: AwdLstm | Qrnn = Field(discriminator="kind")
+    model: AwdLstm | Qrnn | Transformer = Field(discriminator="kind")
     """The network; `kind` picks which."""
     bptt: PositiveInt | Auto
     """Time steps that gradients flow back through. `auto`: measured by fit."""

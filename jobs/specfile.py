@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from jobs import spec_schema, yaml12
 from jobs.errors import SpecError
 from jobs.overrides import Override, apply, parse
+from jobs.own_code import with_packages
 from jobs.spec import JobSpec
 from jobs.spec_errors import clean, nearest, shown, spec_error
 from jobs.specs import SPECS
@@ -43,7 +44,7 @@ def load_spec(source: str, overrides: Sequence[str] = ()) -> JobSpec:
     """
     where, document = _document(source)
     parsed = [parse(text) for text in overrides]
-    return _validated(document, where, parsed)
+    return with_packages(_validated(document, where, parsed), source)
 
 
 def spec_from_json(document: Mapping[str, Any], where: str = "the spec") -> JobSpec:

@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 from jobs.spec import JobSpec
+from jobs.spec_custom import CustomSpec
+from jobs.spec_image import ImageSpec
 from jobs.spec_language import LanguageSpec
+from jobs.spec_tabular import TabularSpec
 
-SPECS: dict[str, type[JobSpec]] = {"language": LanguageSpec}
+SPECS: dict[str, type[JobSpec]] = {
+    "custom": CustomSpec,
+    "image": ImageSpec,
+    "language": LanguageSpec,
+    "tabular": TabularSpec,
+}

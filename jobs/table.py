@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 
 from jobs.display import of
+from jobs.metric import spoken, written
 from jobs.status import RunStatus
 from jobs.units import duration, quantity, rate
 
@@ -25,7 +26,7 @@ def columns(rows: Sequence[Sequence[str]], right: Collection[int] = ()) -> str:
 
 
 def _row(run: RunStatus) -> tuple[str, ...]:
-    best = "" if run.best is None else f"{run.metric} {run.best:.4g}"
+    best = "" if run.best is None else f"{spoken(run.metric)} {written(run.metric, run.best)}"
     left = "" if run.eta_s is None else duration(run.eta_s)
     return (run.name, run.state, of(run.step, run.steps), best, left, _short(run.message))
 
@@ -49,16 +50,21 @@ def details(run: RunStatus) -> str:
         ("global batch", None if run.global_batch is None else f"{run.global_batch} = {factors}"),
         ("loss", None if run.loss is None else f"{run.loss:.4f}"),
         ("learning rate", None if run.learning_rate is None else rate(run.learning_rate)),
-        (run.metric or "metric", None if run.value is None else f"{run.value:.4g}{_best(run.best)}"),
+        (spoken(run.metric) or "metric", _value(run)),
         ("speed", None if run.units_per_s is None else f"{quantity(run.units_per_s)} {run.unit}/s"),
         ("left", None if run.eta_s is None else duration(run.eta_s)),
         ("next", _next(run)),
     ]
-    return "\n".join(f"{name:14}{text}" for name, text in pairs if text is not None)
+    known = [(name, text) for name, text in pairs if text is not None]
+    width = max(14, *(len(name) + 1 for name, _ in known))
+    return "\n".join(f"{name:{width}}{text}" for name, text in known)
 
 
-def _best(value: float | None) -> str:
-    return "" if value is None else f" (best {value:.4g})"
+def _value(run: RunStatus) -> str | None:
+    if run.value is None:
+        return None
+    best = "" if run.best is None else f" (best {written(run.metric, run.best)})"
+    return written(run.metric, run.value) + best
 
 
 def _next(run: RunStatus) -> str | None:

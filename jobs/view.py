@@ -9,6 +9,7 @@ from collections import deque
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from jobs.metric import spoken, written
 from jobs.rundir import Attempt, Lease, Result, Row
 from jobs.sparkline import Curve
 
@@ -55,6 +56,8 @@ class View:
     global_batch: int | None = None
     probes: int = 0
     """Sizes that fit has run so far."""
+    sweeps: int = 0
+    """Sweeps that the range test has made so far."""
     attempts: list[Attempt] = field(default_factory=list)
     evaluations: list[Row] = field(default_factory=list)
     checkpoint: Row | None = None
@@ -67,9 +70,11 @@ class View:
     _noted_at: float = 0.0
 
     @property
-    def fitting(self) -> bool:
-        """Whether the search for the largest size is under way: nothing has happened since its last probe."""
-        return self.phase == "waiting" and bool(self._probed) and self.stage == self._probed
+    def searching(self) -> Literal["", "fitting", "sweeping"]:
+        """Which search is under way, for the size or the rate; none if something has happened since its last run."""
+        if self.phase != "waiting" or not self._probed or self.stage != self._probed:
+            return ""
+        return "sweeping" if self.sweeps else "fitting"
 
     # Speed
 
@@ -150,20 +155,26 @@ class View:
     def _evaluated(self, row: Row) -> str:
         metrics = {name: number(value) for name, value in row.get("metrics", {}).items()}
         names = sorted(metrics, key=lambda name: name != self.metric)
-        best = metrics.get(self.metric) is not None and metrics[self.metric] == self.best
+        deciding = metrics.get(self.metric)
+        # One that only equals an earlier one is not better: the checkpoint of the first stays the best.
+        best = deciding is not None and deciding == self.best and deciding not in self.values[:-1]
         mark = {self.metric: " (best so far)" if best else ""}
-        return ", ".join(f"{name.replace('_', ' ')} {_short(metrics[name])}{mark.get(name, '')}" for name in names[:4])
+        return ", ".join(f"{spoken(name)} {_written(name, metrics[name])}{mark.get(name, '')}" for name in names[:4])
 
     def note(self, event: Row) -> Update:
         """One row of the events stream; the event `plan` says what will be run."""
         if event.get("kind") == "plan":
             self._plan(event)
-        probe = event.get("kind") == "probe"
-        text = str(event.get("message") or event.get("kind") or "event")
+        kind = event.get("kind")
+        probe = kind == "probe"
+        text = str(event.get("message") or kind or "event")
         if probe:
             self.probes += 1
             # Alone, as in `highwater status`, a size and its bytes would not say what is going on.
             text = self._probed = f"fit: {text}"
+        elif kind == "sweep":
+            self.sweeps += 1
+            text = self._probed = f"learning rate: {text}"
         at = number(event.get("time")) or 0.0
         self._latest(text, at)
         return Update("probe" if probe else "event", text, at, event.get("step"))
@@ -216,8 +227,8 @@ def number(value: object) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def _short(value: float | None) -> str:
-    return "not finite" if value is None else f"{value:.4g}"
+def _written(name: str, value: float | None) -> str:
+    return "not finite" if value is None else written(name, value)
 
 
 def _begun(attempt: Attempt, again: bool) -> str:

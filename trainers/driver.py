@@ -12,7 +12,7 @@ import socket
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -112,6 +112,9 @@ class Driver:
         self._fit(facts, estimate)
         if until == "fit":
             return None
+        self._rate()
+        if until == "lr":
+            return None
         while True:
             reason, message, outcome = self._attempt()
             self.keeper.check()
@@ -160,7 +163,7 @@ class Driver:
             return None
         from trainers.fit import stage
 
-        return stage.preflight(self.spec, self.run)
+        return stage.preflight(self.spec, self.run, lambda message: self.event("untraced", message))
 
     def _fit(self, facts: dict[str, Any], estimate: Surface | None) -> None:
         """Put the size that fits into the spec in effect; searched for once in the run's life."""
@@ -169,23 +172,43 @@ class Driver:
         from trainers.fit import stage
         from trainers.fit.rank import FitJob
 
-        found, ended = stage.stored(self.run, self.spec), list[Ended]()
-        while found is None:
+        def search(retry: int) -> dict[str, Any]:
+            spec = self.spec.model_dump(mode="json")
+            job = FitJob(spec, self.run.name, self.keeper.lease.number, retry, facts, estimate)
+            return stage.search(job, self.spec, self.run, self.backend, lambda: self.keeper.lost is not None)
+
+        found = stage.stored(self.run, self.spec) or self._found("the size", search)
+        self.spec = stage.with_sizes(self.spec, found)
+
+    def _rate(self) -> None:
+        """Put the learning rate of the range test into the spec in effect; looked for once in the run's life."""
+        if not self.spec.wants_rate:
+            return
+        from trainers.lr import stage
+        from trainers.lr.rank import RangeJob
+
+        def search(retry: int) -> dict[str, Any]:
+            job = RangeJob(self.spec.model_dump(mode="json"), self.run.name, self.keeper.lease.number, retry)
+            return stage.search(job, self.spec, self.run, self.backend, lambda: self.keeper.lost is not None)
+
+        found = stage.stored(self.run, self.spec) or self._found("the learning rate", search)
+        self.spec = stage.with_rate(self.spec, found)
+
+    def _found(self, what: str, search: Callable[[int], dict[str, Any]]) -> dict[str, Any]:
+        """What a search on the ranks finds. It is begun again within the budget of its cause, and told how often."""
+        ended: list[Ended] = []
+        while True:
             if self.stop.is_set():
-                raise HighwaterError("stopped before a size was found", Reason.STOPPED)
-            job = FitJob(
-                self.spec.model_dump(mode="json"), self.run.name, self.keeper.lease.number, len(ended), facts, estimate
-            )
+                raise HighwaterError(f"stopped before {what} was found", Reason.STOPPED)
             try:
-                found = stage.search(job, self.spec, self.run, self.backend, lambda: self.keeper.lost is not None)
+                return search(len(ended))
             except Exception as error:  # Whatever a rank raised: it is sorted as an attempt's errors are.
                 typed = as_typed(error)
                 self.keeper.check()
                 ended.append(Ended(typed.reason, 0))
                 if typed.reason is Reason.LEASE_LOST or self.stop.is_set() or not worth_retrying(ended):
                     raise
-                self.event("retry", f"{typed.message}; looking for the size again")
-        self.spec = stage.with_sizes(self.spec, found)
+                self.event("retry", f"{typed.message}; looking for {what} again")
 
     def _attempt(self) -> tuple[Reason, str, Outcome | None]:
         """Run the ranks once, from the newest checkpoint on; if they run out of memory, the spec is made smaller.
@@ -268,9 +291,7 @@ class Driver:
         facts = (self.run.read("stages/data.json") or {}).get("facts", {})
         best = [m for m in checkpoint.finished(self.run) if m.step == outcome.best_step and m.evaluated_here]
         plan = self._plan()
-        rate = self.spec.learning_rate
-        if not isinstance(rate, float | int):
-            raise SpecError("learning_rate must be found before a run can end")
+        rate = None if self.spec.learning_rate == AUTO else float(self.spec.learning_rate)
         batch = None if self.spec.batch == AUTO else self.spec.batch
         return Result(
             name=self.run.name,
@@ -287,7 +308,7 @@ class Driver:
             workers=self.spec.workers,
             accumulation=self.spec.accumulation,
             global_batch=None if batch is None else batch * self.spec.workers * self.spec.accumulation,
-            learning_rate=float(rate),
+            learning_rate=rate,
             metric=plan.get("metric", ""),
             metric_goal=plan.get("goal", "min"),
             metrics=finite(outcome.metrics),

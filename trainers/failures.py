@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import torch
 
 from jobs.errors import HighwaterError, Reason
+from trainers.own_frames import where_raised
 
 #: How torch's CPU allocator says that it is out of memory: a plain RuntimeError with these words.
 CPU_MEMORY = (
@@ -74,7 +75,7 @@ def classify(error: BaseException) -> tuple[Reason, str]:
     # A peer that vanished shows up first as a broken collective on the ranks that are left.
     if any(words in str(cause) for cause in chain for words in BROKEN):
         return Reason.WORKER_LOST, "a worker process was lost: its connection to the others broke"
-    return Reason.USER_CODE, f"{type(chain[-1]).__name__}: {first_line(chain[-1])}"
+    return Reason.USER_CODE, told(chain[-1])
 
 
 def is_out_of_memory(error: BaseException) -> bool:
@@ -82,6 +83,12 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, torch.OutOfMemoryError | MemoryError) or str(error) in ONEDNN_MEMORY:
         return True
     return any(words in str(error) for words in CPU_MEMORY)
+
+
+def told(error: BaseException) -> str:
+    """Type, first line and, if it came through a user's own code, place of an error, such as `KeyError: 'x' (...)`."""
+    line = error.msg if isinstance(error, SyntaxError) else first_line(error)
+    return f"{type(error).__name__}: {line}{where_raised(error)}"
 
 
 def first_line(error: BaseException) -> str:

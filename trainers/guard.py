@@ -20,20 +20,28 @@ gloo, the text of logs. Without a margin a thread that cannot start would hang o
 
 @contextmanager
 def memory_limited(spec: JobSpec, device: torch.device) -> Iterator[None]:
-    """Make the spec's memory limit real for this process while the block runs: the CPU's allocator then refuses.
+    """Make the spec's memory limit real for this process while the block runs: the device's allocator then refuses.
 
     A model that outgrows its limit so becomes an error that says how much it asked for, instead of a process that
-    the kernel kills. Nothing is limited without `memory_limit_mib`, on a GPU, and where the system has no such
-    limit.
+    the kernel kills, or one that takes a shared GPU from others. Nothing is limited without `memory_limit_mib`, and
+    on a CPU where the system has no such limit.
     """
-    if device.type != "cpu" or spec.memory_limit_mib is None:
+    if spec.memory_limit_mib is None:
         yield
         return
-    limit_memory(spec.memory_limit_mib * MIB + HEADROOM)
+    limit = spec.memory_limit_mib * MIB
+    if device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        torch.cuda.set_per_process_memory_fraction(min(1.0, limit / total), device)
+    else:
+        limit_memory(limit + HEADROOM)
     try:
         yield
     finally:
-        lift_limit()
+        if device.type == "cuda":
+            torch.cuda.set_per_process_memory_fraction(1.0, device)
+        else:
+            lift_limit()
 
 
 def memory_error_in(error: BaseException) -> BaseException | None:

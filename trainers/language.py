@@ -17,11 +17,21 @@ from torch import Tensor, nn
 from jobs.errors import DataError, SpecError
 from jobs.spec import AUTO
 from jobs.spec_language import LanguageData, LanguageSpec
-from trainers import bptt, corpus
+from trainers import bpe, bptt, corpus
 from trainers.language_examples import examples
-from trainers.models.lm import LanguageModel, evaluating, layer_groups
+from trainers.models.lm import LanguageModel, evaluating, unwrapped
+from trainers.models.networks import language_model
 from trainers.task import Carry, Loss, Shard, Step
-from trainers.vocabulary import Ids, Numbering, Vocabulary, byte_ids, byte_vocabulary, from_json, word_vocabulary
+from trainers.vocabulary import (
+    Ids,
+    Numbering,
+    Vocabulary,
+    byte_ids,
+    byte_vocabulary,
+    from_json,
+    piece_vocabulary,
+    word_vocabulary,
+)
 
 Batch = tuple[Tensor, Tensor]
 """Tokens and targets of one micro-step, int32 [time, rows]."""
@@ -67,6 +77,9 @@ def encode(parts: corpus.Split, data: LanguageData) -> tuple[Vocabulary, Ids, Id
     if data.vocabulary == "byte":
         vocabulary = byte_vocabulary()
         training, validation = [byte_ids(t) for t in parts.training], [byte_ids(t) for t in parts.validation]
+    elif data.vocabulary == "bpe":
+        vocabulary = piece_vocabulary(parts.training, min_count=data.min_count, max_size=data.max_size)
+        training, validation = (bpe.encode(vocabulary.encoding, texts) for texts in (parts.training, parts.validation))
     else:
         numbering = Numbering()
         training = [numbering.encode(text, data.lower_case) for text in parts.training]
@@ -107,7 +120,7 @@ def check_length(tokens: int, batch: int, workers: int, accumulation: int, steps
 
 
 class LanguageTask:
-    """Word or byte prediction over `global_batch` parallel streams of text, of which this rank reads its rows."""
+    """Prediction of the next token over `global_batch` parallel streams of text, of which this rank reads its rows."""
 
     unit = "tokens"
     metric = "perplexity"
@@ -130,11 +143,11 @@ class LanguageTask:
 
     def model(self) -> nn.Module:
         """A new model on the shard's device; drawn on the CPU, so that it is the same on every device."""
-        return LanguageModel(self.spec.model, len(self.vocabulary)).to(self.shard.device)
+        return language_model(self.spec.model, len(self.vocabulary)).to(self.shard.device)
 
     def groups(self, model: nn.Module) -> list[list[nn.Parameter]]:
-        """Each recurrent layer, and last the embedding, which is the output layer, too."""
-        return layer_groups(model)
+        """Each layer, and last the embedding, which is the output layer, too."""
+        return unwrapped(model).groups()
 
     def steps_in_epoch(self, epoch: int) -> int:
         """Optimizer steps of one epoch; with jitter it differs a little between epochs."""
@@ -164,7 +177,7 @@ class LanguageTask:
     def carries(self) -> list[Carry]:
         """Zero states, one per micro-step. Built from shapes alone; draws nothing."""
         with torch.device("meta"):
-            shapes = LanguageModel(self.spec.model, len(self.vocabulary)).state(self.shard.batch)
+            shapes = language_model(self.spec.model, len(self.vocabulary)).state(self.shard.batch)
         return [
             tuple(torch.zeros(s.shape, dtype=s.dtype, device=self.shard.device) for s in shapes) for _ in self._groups
         ]
@@ -247,9 +260,10 @@ def message(facts: dict[str, Any]) -> str:
         if facts["split_by_document"]
         else "the end of the only document held out"
     )
+    token = "piece" if facts["vocabulary"] == "bpe" else facts["vocabulary"]
     return (
         f"{facts['source']}: {facts['training_tokens']:,} training tokens, {split}; {facts['vocabulary_size']:,} "
-        f"{facts['vocabulary']}s known, {facts['validation_unknown_share']:.1%} of held-out tokens unknown; word "
+        f"{token}s known, {facts['validation_unknown_share']:.1%} of held-out tokens unknown; {token} "
         f"frequencies alone reach perplexity {facts['baseline']['perplexity']:,.0f}"
     )
 

@@ -23,9 +23,9 @@ def examples(model: LanguageModel, vocabulary: Vocabulary, validation: Ids, step
     """JSON for the report, from a model in evaluation mode. Draws only from its own generator.
 
     {"generated": [{"prompt", "text"}], "surprising": [{"tokens", "nats"}],
-     "vocabulary": [{"token", "nats", "count"}]}: passages of at most 30 tokens with the highest mean
-    surprisal, -log p in nats of each token given all before it; words with the highest, then with the
-    lowest mean.
+     "vocabulary": [{"token", "nats", "count"}]}: a text begins with its prompt where the vocabulary is exact;
+    passages of at most 30 tokens with the highest mean surprisal, -log p in nats of each token given all
+    before it; words with the highest, then with the lowest mean.
     """
     scale = 4 if vocabulary.kind == "byte" else 1
     starts = np.flatnonzero(validation[:-1] == vocabulary.end)[:PROMPTS] + 1
@@ -34,7 +34,8 @@ def examples(model: LanguageModel, vocabulary: Vocabulary, validation: Ids, step
     nats = token_surprisals(model, read, steps)
     return {
         "generated": [
-            {"prompt": vocabulary.text(prompt.tolist()), "text": text}
+            # A prompt may end inside a character: what there is of that comes back as U+FFFD.
+            {"prompt": vocabulary.text(prompt.tolist()).rstrip("\ufffd"), "text": text}
             for prompt, text in zip(
                 prompts, generate(model, vocabulary, prompts, GENERATED_TOKENS * scale), strict=True
             )
@@ -59,9 +60,15 @@ def token_surprisals(model: LanguageModel, tokens: Ids, steps: int) -> np.ndarra
 
 
 def generate(model: LanguageModel, vocabulary: Vocabulary, prompts: list[Ids], length: int) -> list[str]:
-    """A continuation of each prompt, drawn at a temperature; never an unknown word, and no more after an end."""
+    """A continuation of each prompt, drawn at a temperature; never an unknown word, and no more after an end.
+
+    It begins with the prompt itself where the vocabulary is exact: a token may be half a word or character.
+    """
     generator = torch.Generator().manual_seed(SEED)
-    return [vocabulary.text(_continue(model, vocabulary, prompt, length, generator)) for prompt in prompts]
+    written = [_continue(model, vocabulary, prompt, length, generator) for prompt in prompts]
+    if not vocabulary.exact:
+        return [vocabulary.text(ids) for ids in written]
+    return [vocabulary.text([*prompt.tolist(), *ids]) for prompt, ids in zip(prompts, written, strict=True)]
 
 
 def surprising(

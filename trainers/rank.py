@@ -19,10 +19,11 @@ from jobs.rundir import RunDir
 from jobs.spec import JobSpec
 from jobs.specfile import spec_from_json
 from jobs.streams import Flusher, StreamWriter
+from trainers.failures import as_typed
 from trainers.group import Group
 from trainers.guard import let_go, memory_error_in, memory_limited
 from trainers.loop import Outcome, train
-from trainers.memory import settle, shortage
+from trainers.memory import MIB, settle, shortage
 from trainers.session import Session
 from trainers.task import Shard, load
 from trainers.worker import RunWorker
@@ -68,8 +69,11 @@ def run_rank(
             log.exception("rank %d of attempt %d ran out of memory", group.rank, job.attempt)
             let_go(error)
             raise
-        except Exception:
+        except Exception as error:
             log.exception("rank %d of attempt %d failed", group.rank, job.attempt)
+            typed = as_typed(error)
+            if typed.reason is Reason.USER_CODE and typed is not error:
+                raise typed from error  # The frame it came from is known here, and does not travel.
             raise
         finally:
             worker.close()
@@ -89,7 +93,10 @@ def train_session(spec: JobSpec, data: Path, shard: Shard, worker: RunWorker, ru
                 raise
             step = session.progress.step + 1 if session else 0
             bptt = getattr(spec, "bptt", None)
-            raise shortage(cause, shard.device, batch=shard.batch, bptt=bptt, rank=shard.rank, step=step) from error
+            limit = spec.memory_limit_mib and spec.memory_limit_mib * MIB
+            raise shortage(
+                cause, shard.device, batch=shard.batch, bptt=bptt, rank=shard.rank, step=step, limit=limit
+            ) from error
         if shard.rank == 0 and ended.reason == Reason.DONE:
             show_examples(session, run)
         return ended

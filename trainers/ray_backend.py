@@ -24,6 +24,7 @@ import ray.exceptions
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from jobs.errors import LeaseLostError, RayError, StorageError
+from jobs.own_code import requirements_env
 from jobs.spec import JobSpec
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class RayTrain:
                     os.environ["RAY_TRAIN_ENABLE_STATE_TRACKING"] = "0"
                 variables = {"OMP_NUM_THREADS": str(spec.threads)}
                 if not os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR"):  # A job's own runtime_env reaches its workers.
-                    quiet["runtime_env"] = {"env_vars": variables}
+                    quiet["runtime_env"] = {"env_vars": variables} | requirements_env(spec)
                 ray.init(address=self._address, **quiet)
         except (ConnectionError, RuntimeError, ValueError, OSError, ray.exceptions.RayError) as error:
             where = self._address or "this machine"

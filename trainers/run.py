@@ -25,6 +25,7 @@ from jobs.display import Plain
 from jobs.errors import EXIT_CODES, HighwaterError, NameInUseError, NotFoundError, Reason, SpecError, StorageError
 from jobs.follow import Follower, follow
 from jobs.names import check_name, fresh_name
+from jobs.own_code import check_requirements
 from jobs.rundir import STAGES, ObjectStore, Result, RunDir
 from jobs.spec import JobSpec
 from jobs.specfile import load_spec, spec_from_json
@@ -76,6 +77,7 @@ def drive(asked: argparse.Namespace, stop: threading.Event) -> Result | None:
     """Admit and lead the run that the arguments ask for, until its end or a stop."""
     spec = read_spec(asked.spec, asked.set)
     check_built(spec)
+    check_requirements(spec)
     if asked.ray:
         check_ray_address(asked.ray)
     if asked.ray != "none":

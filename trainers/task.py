@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from jobs.spec import JobSpec
+from trainers.factories import look_in
 
 Carry = tuple[torch.Tensor, ...]
 """State that a task carries from one step to the next, detached. Rows are on dim 0 of every tensor,
@@ -122,7 +123,12 @@ class Task(Protocol):
 
 
 #: Module of each task, loaded on use. It has `prepare(spec, out)` and `load(spec, data, shard) -> Task`.
-TASKS: dict[str, str] = {"language": "trainers.language"}
+TASKS: dict[str, str] = {
+    "custom": "trainers.custom",
+    "image": "trainers.image",
+    "language": "trainers.language",
+    "tabular": "trainers.tabular",
+}
 
 
 def prepare(spec: JobSpec, out: Path) -> dict[str, Any]:
@@ -131,11 +137,13 @@ def prepare(spec: JobSpec, out: Path) -> dict[str, Any]:
     Returns the stage's facts as JSON: `baseline` metrics among them, `training_units` (of one epoch) and their
     `unit` (tokens, images, rows), and `message`, a sentence for a person.
     """
+    look_in(spec.runtime.packages)
     facts: dict[str, Any] = importlib.import_module(TASKS[spec.task]).prepare(spec, out)
     return facts
 
 
 def load(spec: JobSpec, data: Path, shard: Shard) -> Task:
     """The spec's task over prepared data, as seen by one rank."""
+    look_in(spec.runtime.packages)
     task: Task = importlib.import_module(TASKS[spec.task]).load(spec, data, shard)
     return task

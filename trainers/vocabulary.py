@@ -1,4 +1,4 @@
-"""From text to numbers and back: word and byte vocabularies."""
+"""From text to numbers and back: vocabularies of words, of bytes, and of learned pieces."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
+
+from trainers import bpe
 
 Ids = npt.NDArray[np.int32]
 
@@ -34,40 +36,49 @@ def words(text: str, lower_case: bool) -> list[str]:
 class Vocabulary:
     """The tokens a model knows, by id. In a byte vocabulary the id of a byte is its value."""
 
-    kind: Literal["word", "byte"]
+    kind: Literal["word", "byte", "bpe"]
     lower_case: bool
     tokens: tuple[str, ...]
+    encoding: str = ""
+    """What `trainers.bpe` learned, of a vocabulary of pieces: without it no further text could be encoded."""
 
     @property
     def end(self) -> int:
         """Id of the mark between documents."""
-        return 1 if self.kind == "word" else 256
+        return 1 if self.kind == "word" else len(self.tokens) - 1
 
     @property
     def unknown(self) -> int | None:
-        """Id of the unknown word; a byte vocabulary has none."""
+        """Id of the unknown word; to bytes and pieces nothing is unknown."""
         return 0 if self.kind == "word" else None
+
+    @property
+    def exact(self) -> bool:
+        """Whether `text` gives back every byte: words lose white space, and what is unknown."""
+        return self.kind != "word"
 
     def __len__(self) -> int:
         return len(self.tokens)
 
     def text(self, ids: Sequence[int]) -> str:
-        """Readable text of the tokens: spaces where they belong, capitals at the beginning of sentences."""
+        """Readable text of the tokens. Of words: with spaces where they belong, and capitals that begin sentences."""
         if self.kind == "byte":
-            return bytes(i for i in ids if i < 256).decode("utf-8", errors="replace")
+            return bytes(i for i in ids if i != self.end).decode("utf-8", errors="replace")
+        if self.kind == "bpe":
+            return bpe.decode(self.encoding, [i for i in ids if i != self.end])
         return join([self.tokens[i] for i in ids if i != self.end], capitals=self.lower_case)
 
     def to_json(self) -> str:
         """The vocabulary as a JSON document."""
-        return json.dumps(
-            {"kind": self.kind, "lower_case": self.lower_case, "tokens": self.tokens}, ensure_ascii=False, indent=0
-        )
+        fields = {"kind": self.kind, "lower_case": self.lower_case, "tokens": self.tokens}
+        encoding = {"encoding": self.encoding} if self.encoding else {}
+        return json.dumps(fields | encoding, ensure_ascii=False, indent=0)
 
 
 def from_json(document: str) -> Vocabulary:
     """The vocabulary that `to_json` wrote."""
     fields = json.loads(document)
-    return Vocabulary(fields["kind"], fields["lower_case"], tuple(fields["tokens"]))
+    return Vocabulary(fields["kind"], fields["lower_case"], tuple(fields["tokens"]), fields.get("encoding", ""))
 
 
 def byte_vocabulary() -> Vocabulary:
@@ -79,6 +90,12 @@ def byte_vocabulary() -> Vocabulary:
 def byte_ids(text: str) -> Ids:
     """The text's bytes as ids."""
     return np.frombuffer(text.encode(), dtype=np.uint8).astype(np.int32)
+
+
+def piece_vocabulary(training: Sequence[str], *, min_count: int, max_size: int) -> Vocabulary:
+    """At most `max_size` pieces learned from the training texts, and the mark between documents."""
+    encoding = bpe.learn(training, min_count=min_count, max_size=max_size)
+    return Vocabulary("bpe", False, (*bpe.pieces(encoding), END), encoding)
 
 
 class Numbering(dict[str, int]):

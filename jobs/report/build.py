@@ -11,21 +11,48 @@ from importlib import import_module
 from importlib.resources import files
 from string import Template
 
-from jobs.report import curves, decisions, details, examples, fit, gradients, headline, memory, rate, throughput
-from jobs.report.panel import Panel, render
+from jobs.report import (
+    confusion,
+    curves,
+    decisions,
+    details,
+    embeddings,
+    examples,
+    fit,
+    gradients,
+    headline,
+    labels,
+    memory,
+    mistakes,
+    predicted,
+    rangetest,
+    rate,
+    segments,
+    throughput,
+)
+from jobs.report.panel import Panel
+from jobs.report.render import render
 from jobs.report.text import escape, join, tag
 from jobs.report.view import RunView, gather
 from jobs.rundir import Result, RunDir
 
 NAME = "report.html"
-#: The page from top to bottom.
-PANELS: tuple[Callable[[RunView], Panel], ...] = (
+#: The page from top to bottom: how good the model is and where it errs, what was decided, how training went.
+#: A panel that is None does not concern the run's task; one that only lacks its data yet says so.
+PANELS: tuple[Callable[[RunView], Panel | None], ...] = (
     headline.panel,
     curves.panel,
+    confusion.panel,
+    mistakes.panel,
+    labels.panel,
+    predicted.panel,
+    segments.panel,
+    embeddings.panel,
     examples.panel,
     decisions.panel,
     fit.panel,
     memory.panel,
+    rangetest.panel,
     rate.panel,
     gradients.panel,
     throughput.panel,
@@ -56,7 +83,7 @@ def build_report(run: RunDir) -> bytes:
 
 def page(view: RunView) -> str:
     """The whole page. Pure."""
-    panels = [panel(view) for panel in PANELS]
+    panels = shown(view)
     state = headline.state(view)
     scripts = (script(_plotly()), script(_part("page.js")))
     return Template(_part("page.html")).substitute(
@@ -71,6 +98,11 @@ def page(view: RunView) -> str:
         uri=escape(view.uri),
         scripts="\n".join(f"<script>{text}</script>" for text in scripts),
     )
+
+
+def shown(view: RunView) -> list[Panel]:
+    """The panels that the run has, in their order."""
+    return [panel for make in PANELS if (panel := make(view)) is not None]
 
 
 def script(text: str) -> str:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 
-from jobs.report.panel import Panel, missing, scroll
-from jobs.report.text import duration, finite, join, moment, number, plural, table, tag
+from jobs.report.panel import Panel, missing
+from jobs.report.text import duration, finite, join, moment, number, plural, scroll, table, tag
 from jobs.report.view import RunView, section
 from jobs.rundir import Row
 

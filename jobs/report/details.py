@@ -5,13 +5,15 @@ from __future__ import annotations
 import json
 import re
 
-from jobs.report.panel import Panel, missing, scroll
-from jobs.report.text import Html, join, moment, number, table, tag
+from jobs.report.panel import Panel, missing
+from jobs.report.text import Html, fold, join, moment, number, scroll, table, tag
 from jobs.report.view import RunView
 from jobs.rundir import Attempt, Row
 from jobs.spec import flatten
 
 TITLE = "Details"
+LISTED = 40
+"""Items of a list that are told; a model may know thousands of classes."""
 PLAIN = re.compile(r"[A-Za-z_./][\w ./:+@-]*(?<! )(?<!:)")
 WORDS = {"null", "true", "false", "yes", "no", "on", "off", "~"}
 
@@ -19,20 +21,14 @@ WORDS = {"null", "true", "false", "yes", "no", "on", "off", "~"}
 def panel(view: RunView) -> Panel:
     """One fold each; those without data are left out."""
     folds = [
-        _fold("Attempts", _attempts(view), open_=len(view.attempts) > 1),
-        _fold("What the stages found", _pairs(view.facts, "What the stages found")),
-        _fold("Environment of the last attempt", _pairs(_environment(view), "Environment")),
-        _fold("Full spec", tag("pre", "\n".join(yaml_like(view.spec)), tabindex="0") if view.spec else Html("")),
+        fold("Attempts", _attempts(view), opened=len(view.attempts) > 1),
+        fold("What the stages found", _pairs(view.facts, "What the stages found")),
+        fold("Environment of the last attempt", _pairs(_environment(view), "Environment")),
+        fold("Full spec", tag("pre", "\n".join(yaml_like(view.spec)), tabindex="0") if view.spec else Html("")),
     ]
     if not any(folds):
         return missing("details", TITLE, "There are no details: neither a spec nor an attempt has been recorded.")
     return Panel("details", TITLE, join(folds))
-
-
-def _fold(title: str, content: Html, open_: bool = False) -> Html:
-    if not content:
-        return content
-    return tag("details", tag("summary", title), content, open="" if open_ else None)
 
 
 def _attempts(view: RunView) -> Html:
@@ -68,10 +64,16 @@ def _pairs(document: Row, caption: str) -> Html:
     if not document:
         return Html("")
     rows = [
-        (key, ", ".join(map(_value, value)) if isinstance(value, list) else _value(value))
+        (key, _listed(value) if isinstance(value, list) else _value(value))
         for key, value in flatten(document).items()
+        if value is not None
     ]
     return scroll(table(("Name", "Value"), rows, caption), caption)
+
+
+def _listed(values: list[object]) -> str:
+    more = f", and {len(values) - LISTED:,} more" if len(values) > LISTED else ""
+    return ", ".join(map(_value, values[:LISTED])) + more if values else "none"
 
 
 def _value(value: object) -> str:

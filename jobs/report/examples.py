@@ -19,9 +19,11 @@ CLOSING = set(".,;:!?)]}%'\u2019\u201d")
 OPENING = set("([{\u201c")
 
 
-def panel(view: RunView) -> Panel:
-    """Generated text and surprising passages, whichever there are."""
+def panel(view: RunView) -> Panel | None:
+    """Generated text and surprising passages, whichever there are; nothing for runs that do not learn sequences."""
     parts = [part for part in (_generated(view.examples), _surprising(view.examples)) if part]
+    if not parts and "bptt" not in view.spec:
+        return None
     if not parts:
         words = "There are no examples yet: the model's own text and its surprises are written when training ends."
         return missing("examples", TITLE, words)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from jobs.metric import is_share, spoken, written
 from jobs.report.axes import active_time
-from jobs.report.panel import Panel, scroll
-from jobs.report.text import Html, duration, finite, join, number, plural, share, table, tag
+from jobs.report.panel import Panel
+from jobs.report.text import Html, duration, finite, join, number, plural, scroll, share, table, tag
 from jobs.report.view import RunView, numbers, section
 from jobs.spec import flatten
 
@@ -27,11 +28,16 @@ def state(view: RunView) -> str:
 def subject(view: RunView) -> str:
     """What was trained on what, from the spec."""
     flat = flatten(view.spec)
-    model, source = flat.get("model.kind"), flat.get("data.source")
-    words = [f"A {view.spec['task']} model" if view.spec.get("task") else "A model"]
+    model = flat.get("model.factory") or flat.get("model.kind")
+    source = flat.get("data.source") or flat.get("data.factory")
+    words = [f"{_article(view.spec['task'])} {view.spec['task']} model" if view.spec.get("task") else "A model"]
     words += [f"({model})"] if model else []
     words += [f"trained on {source}"] if source else []
     return " ".join(str(word) for word in words)
+
+
+def _article(word: object) -> str:
+    return "An" if str(word)[:1].lower() in set("aeiou") else "A"
 
 
 def verdict(view: RunView) -> str:
@@ -41,11 +47,19 @@ def verdict(view: RunView) -> str:
         return "The model has not been evaluated yet, so there is no result to show."
     step, value = best
     goal = "lower" if view.goal == "min" else "higher"
-    words = f"The best {metric} is {number(value)} (step {number(step)}; {goal} is better)"
+    words = f"The best {spoken(metric)} is {figure(metric, value)} (step {number(step)}; {goal} is better)"
     baseline = view.baseline.get(metric)
     if baseline is None:
         return f"{words}; there is no baseline to compare it with."
-    return f"{words}: {compare(value, baseline)} a model that learned nothing but frequencies ({number(baseline)})."
+    if is_share(metric):
+        return f"{words}; {view.baseline_name} reaches {figure(metric, baseline)}."
+    return f"{words}: {compare(value, baseline)} {view.baseline_name} ({figure(metric, baseline)})."
+
+
+def figure(metric: str, value: float) -> str:
+    """The value of a metric: shares in percent, other numbers with about four figures."""
+    text = written(metric, value, "")
+    return text if text.endswith("%") else number(value)
 
 
 def compare(value: float, baseline: float) -> str:
@@ -137,8 +151,8 @@ def _metrics(view: RunView) -> Html:
         return Html("")
     rows = [
         [
-            name.replace("_", " "),
-            *(number(part.get(name)) if name in part else "-" for part in (best, last, view.baseline)),
+            spoken(name),
+            *(figure(name, part[name]) if name in part else "-" for part in (best, last, view.baseline)),
         ]
         for name in names
     ]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from jobs.report.fit import scaled
 from jobs.report.fitrecord import MOST_BYTES, PARTS, Fit, Probe, parse
-from jobs.report.panel import Chart, Colour, Panel, Pattern, Series, missing, scroll
-from jobs.report.text import EMPTY, Html, finite, join, number, share, table, tag
+from jobs.report.panel import Chart, Colour, Panel, Pattern, Series, missing
+from jobs.report.text import EMPTY, Html, finite, fold, join, number, scroll, share, table, tag
 from jobs.report.thin import extremes
 from jobs.report.view import RunView, section
 from jobs.rundir import Row
@@ -142,9 +142,7 @@ def _phases(fit: Fit, probe: Probe) -> Html:
 
 
 def _folded(title: str, head: tuple[str, ...], rows: list[list[str]]) -> Html:
-    if not rows:
-        return EMPTY
-    return tag("details", tag("summary", title), scroll(table(head, rows, title), title))
+    return fold(title, scroll(table(head, rows, title), title)) if rows else EMPTY
 
 
 def _figures(count: float | None, fit: Fit) -> tuple[str, str]:

@@ -1,7 +1,8 @@
 "use strict";
 // Draws the charts from the JSON beside them, in the colours of the theme; draws them again when it changes.
 (() => {
-  const PRINTED = 340; // height on paper, as in page.css: without one a drawing of fixed width is cut off
+  // Height on paper, as in page.css: without one a drawing of fixed width is cut off.
+  const PRINTED = 340, SQUARE = 430;
   const root = document.documentElement;
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const narrow = matchMedia("(max-width: 40rem)");
@@ -44,12 +45,14 @@
         if (axis) Object.assign(axis, { tickcolor: soft, fixedrange: coarse.matches });
       }
       if (narrow.matches) {
+        for (const trace of data) if (trace.meta === "roomy") trace.mode = "markers";
         layout.xaxis.nticks = 5;
         if (layout.xaxis2) layout.xaxis2.title.text = "finished epochs";
       }
+      const square = box.parentElement.classList.contains("beside");
       Plotly.react(drawing, data, {
         ...layout,
-        width: width || drawing.clientWidth, height: width ? PRINTED : undefined, autosize: !width, showlegend: false, hovermode: layout.hovermode || "x unified",
+        width: (square && width ? SQUARE : width) || drawing.clientWidth, height: width ? (square ? SQUARE : PRINTED) : undefined, autosize: !width, showlegend: false, hovermode: layout.hovermode || "x unified",
         dragmode: coarse.matches ? false : "zoom",
         paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)",
         font: { family: getComputedStyle(document.body).fontFamily, size: 13, color: soft },

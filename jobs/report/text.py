@@ -18,6 +18,8 @@ class Html(str):
 
 
 EMPTY = Html("")
+#: Elements without content, which have no end.
+VOID = {"img"}
 
 
 def escape(value: object) -> Html:
@@ -39,7 +41,7 @@ def tag(name: str, *children: object, **attributes: str | None) -> Html:
         for key, value in attributes.items()
         if value is not None
     ]
-    return Html(f"<{name}{''.join(parts)}>{join(children)}</{name}>")
+    return Html(f"<{name}{''.join(parts)}>" + ("" if name in VOID else f"{join(children)}</{name}>"))
 
 
 def join(children: Iterable[object], between: str = "") -> Html:
@@ -47,15 +49,29 @@ def join(children: Iterable[object], between: str = "") -> Html:
     return Html(between.join(escape(child) for child in children))
 
 
-def table(head: Iterable[str], rows: Iterable[Iterable[object]], caption: str) -> Html:
-    """A table with a caption for screen readers; the first cell of each row is its header."""
+def table(head: Iterable[str], rows: Iterable[Iterable[object]], caption: str, class_: str | None = None) -> Html:
+    """A table with a caption for screen readers; the first cell of each row is its header.
+
+    Of the class `figures`, numbers and their units stay on one line.
+    """
     head_row = tag("tr", *(tag("th", title, scope="col") for title in head))
     body = [tag("tr", *(_cell(i, cell) for i, cell in enumerate(row))) for row in rows]
-    return tag("table", tag("caption", caption, class_="unseen"), tag("thead", head_row), tag("tbody", *body))
+    parts = tag("caption", caption, class_="unseen"), tag("thead", head_row), tag("tbody", *body)
+    return tag("table", *parts, class_=class_)
 
 
 def _cell(index: int, cell: object) -> Html:
     return tag("td", cell) if index else tag("th", cell, scope="row")
+
+
+def scroll(content: Html, label: str) -> Html:
+    """A wide table may scroll inside this; the page itself never does. Focusable, for keyboards."""
+    return tag("div", content, class_="scroll", role="region", aria_label=label, tabindex="0")
+
+
+def fold(title: str, content: Html, *, opened: bool = False) -> Html:
+    """Content that shows only its title until one asks for it; nothing where there is none."""
+    return tag("details", tag("summary", title), content, open="" if opened else None) if content else content
 
 
 def script_json(document: object) -> Html:

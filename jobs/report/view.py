@@ -9,13 +9,14 @@ from dataclasses import dataclass, field
 from typing import TypeVar
 
 from jobs.errors import NotFoundError, StorageError
+from jobs.report.reading import words
 from jobs.report.text import finite
 from jobs.rundir import Attempt, Lease, Row, RunDir, live_rows
 
 T = TypeVar("T")
-FIT, SHRINK = "stages/fit.json", "stages/shrink.json"
-#: What of fit's facts is the search and not what it found; the panel of fit reads it.
-SEARCH = {"surface", "frontier", "probes"}
+FIT, RATE, SHRINK = "stages/fit.json", "stages/lr.json", "stages/shrink.json"
+#: What of the facts of fit and of the range test is the search and not what it found; their panels read it.
+SEARCH = {"surface", "frontier", "probes", "sweeps", "suggestions", "bracket"}
 COLUMNS = ("step", "epoch", "loss", "rate", "grad_norm", "units", "time")
 
 
@@ -58,6 +59,8 @@ class RunView:
     result: Row | None
     fit: Row = field(default_factory=dict)
     """Record of the stage that looked for the largest size; also among `stages`."""
+    rate_search: Row = field(default_factory=dict)
+    """The same of the stage that looked for the learning rate."""
     shrinks: list[Row] = field(default_factory=list)
     """Smaller micro-batches that out-of-memory errors made necessary, oldest first."""
     notes: list[str] = field(default_factory=list)
@@ -73,13 +76,18 @@ class RunView:
 
     @property
     def baseline(self) -> dict[str, float]:
-        """Metrics of a model that learned nothing but frequencies; empty while unknown."""
+        """Metrics of a model that learned next to nothing; empty while unknown."""
         return numbers((self.result or {}).get("baseline")) or numbers(self.facts.get("baseline"))
 
     @property
+    def baseline_name(self) -> str:
+        """What the baseline is, such as `a model that always says the most frequent class`."""
+        return words(self.facts.get("baseline_name"), 200) or "a model that learned nothing but frequencies"
+
+    @property
     def metric(self) -> str | None:
-        """Name of the metric that decides; before the result says so, the first one that has a baseline."""
-        named = (self.result or {}).get("metric")
+        """Name of the metric that decides; before a plan or the result says so, the first one that has a baseline."""
+        named = (self.result or {}).get("metric") or self._planned("metric")
         if isinstance(named, str):
             return named
         known = list(numbers(self.evals[-1].get("metrics"))) if self.evals else []
@@ -87,8 +95,8 @@ class RunView:
 
     @property
     def goal(self) -> str:
-        """`min` or `max`; before the result says so, it follows from which evaluations were called best."""
-        named = (self.result or {}).get("metric_goal")
+        """`min` or `max`; before a plan or the result says so, it follows from which evaluations were called best."""
+        named = (self.result or {}).get("metric_goal") or self._planned("goal")
         if named in ("min", "max"):
             return str(named)
         best = [value for row, _, value in self.measured() if row.get("best")]
@@ -112,8 +120,12 @@ class RunView:
     @property
     def unit(self) -> str:
         """What throughput counts, such as `tokens`: the plan that the ranks announced says it."""
-        named = [event["unit"] for event in self.events if event.get("kind") == "plan" and event.get("unit")]
-        return str(named[-1]) if named else "units"
+        return str(self._planned("unit") or "units")
+
+    def _planned(self, key: str) -> object:
+        """What the ranks announced last, or None."""
+        named = [event[key] for event in self.events if event.get("kind") == "plan" and event.get(key)]
+        return named[-1] if named else None
 
     @property
     def restarts(self) -> list[float]:
@@ -148,6 +160,7 @@ def gather(run: RunDir) -> RunView:
         examples=_read(run, "examples.json", notes) or none,
         result=_read(run, "result.json", notes),
         fit=records.get(FIT, none),
+        rate_search=records.get(RATE, none),
         shrinks=[row for row in shrinks if isinstance(row, dict)] if isinstance(shrinks, list) else [],
         notes=notes,
     )

@@ -17,8 +17,10 @@ from jobs.live import picture
 from jobs.report import decisions, fit, memory
 from jobs.report.build import build_report
 from jobs.report.field import BANDS
+from jobs.report.figure import figure
 from jobs.report.fitrecord import Fit, parse
-from jobs.report.panel import Chart, figure, render
+from jobs.report.panel import Chart
+from jobs.report.render import render
 from jobs.report.view import gather
 from jobs.rundir import Row, RunDir
 from jobs.status import status_of
@@ -298,7 +300,7 @@ def test_probes_are_told_once_in_order_before_the_choice(tmp_path: Path) -> None
     for number in (1, 2, 3):
         tell(fake, number, 10.0 + number)
         plain.show(follower.view, follower.poll())
-        assert follower.view.fitting
+        assert follower.view.searching == "fitting"
     tell(fake, 4, 14.0)
     fake.dir.write("stages/fit.json", a_fit() | {"time": 15.0})
     fake.append("events", {"kind": "fit", "time": 15.1, "message": a_fit()["message"]})
@@ -307,7 +309,7 @@ def test_probes_are_told_once_in_order_before_the_choice(tmp_path: Path) -> None
     assert [text[9:].split(" x ")[0].strip() for text in lines[:4]] == [f"fit: trying batch {i}" for i in (1, 2, 3, 4)]
     assert a_fit()["message"] in lines[4]
     assert len(lines) == 5
-    assert not follower.view.fitting
+    assert not follower.view.searching
     assert follower.view.probes == 4
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
+from torch.utils._pytree import tree_leaves
 
 from jobs.errors import DataError, OutOfMemoryError
 from jobs.spec import JobSpec
@@ -51,7 +52,8 @@ def measured(spec: JobSpec, data: Path) -> int:
         now += event.nbytes()
         highest = max(highest, now)
     states = [v for state in session.optimizer.state.values() for v in state.values() if isinstance(v, torch.Tensor)]
-    stored = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for micro in step.micros for t in micro}
+    tensors = [leaf for leaf in tree_leaves(step.micros) if isinstance(leaf, torch.Tensor)]
+    stored = {t.untyped_storage()._cdata: t.untyped_storage().nbytes() for t in tensors}
     held = sum(t.nbytes for t in [*session.model.parameters(), *states]) + sum(stored.values())
     return held + highest
 

@@ -6,8 +6,8 @@ from torch import Tensor, nn
 
 from jobs.spec_language import AwdLstm, Qrnn
 from trainers.models.awd_lstm import WeightDropLstm
-from trainers.models.lm import LanguageModel
 from trainers.models.qrnn import QrnnLayer, scan
+from trainers.models.recurrent import RecurrentModel
 from trainers.models.softmax import mean_surprisal, surprisals
 
 
@@ -92,7 +92,7 @@ def test_lstm_layer_without_dropout_equals_nn_lstm() -> None:
 @pytest.mark.parametrize("spec", [AwdLstm(embedding=8, hidden=12, layers=3), Qrnn(embedding=8, hidden=12, layers=3)])
 def test_state_carried_across_cuts_equals_one_long_sequence(spec: AwdLstm | Qrnn) -> None:
     torch.manual_seed(0)
-    model = LanguageModel(spec, 30).eval()
+    model = RecurrentModel(spec, 30).eval()
     tokens = torch.randint(30, (21, 4))
     whole, _ = model.recur(tokens, model.state(4))
     state, parts = model.state(4), []
@@ -130,7 +130,7 @@ def test_mean_surprisal_survives_huge_logits() -> None:
 def test_bf16_autocast_stays_near_fp32_and_gradients_stay_fp32(spec: AwdLstm | Qrnn) -> None:
     quiet = {name: 0.0 for name in type(spec).model_fields if name.startswith("dropout")}
     torch.manual_seed(0)
-    model = LanguageModel(spec.model_copy(update=quiet), 30)
+    model = RecurrentModel(spec.model_copy(update=quiet), 30)
     tokens, targets = torch.randint(30, (9, 4)), torch.randint(30, (9, 4))
     full, _, _ = model(tokens, targets, model.state(4))
     with torch.autocast("cpu", torch.bfloat16):

@@ -307,7 +307,7 @@ def test_a_cluster_that_is_away_for_a_while_is_waited_for(cluster: Cluster, tmp_
 
 
 def test_a_whole_remote_run(cluster: Cluster, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("jobs.runner.build_package", lambda: b"PKzip")
+    monkeypatch.setattr("jobs.runner.build_package", lambda folders: b"PKzip")
     monkeypatch.setattr(remote, "STATUS_S", 0.0)
     options = Options("language", (), "demo", str(tmp_path), cluster.address)
     plan = make_plan(prepared(options))

@@ -1,50 +1,46 @@
-"""The language model around the recurrent layers: embedding, dropout, tied softmax, loss and penalties.
+"""What a language model is: a network between one embedding and a softmax that is tied to it.
 
 Sequences are time-major, [time, rows]: the scan of a recurrence then reads whole contiguous slices.
 """
 
 from __future__ import annotations
 
-import itertools
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
 
-from jobs.spec_language import AwdLstm, Qrnn
-from trainers.models.awd_lstm import WeightDropLstm
-from trainers.models.dropout import VariationalDropout, embed
-from trainers.models.qrnn import QrnnLayer
 from trainers.models.softmax import mean_surprisal, surprisals
 
 State = tuple[Tensor, ...]
+"""What a network knows of the text before, detached; rows are on the first dimension of every tensor."""
 
 
-class LanguageModel(nn.Module):
-    """AWD-LSTM (Merity et al. 2017) or QRNN (Bradbury et al. 2016) language model with tied weights.
+class LanguageModel(nn.Module, ABC):
+    """A language model with tied weights; what lies between embedding and softmax is its subclass's."""
 
-    A state is the flat tuple of all layers' states, each [rows, width], detached.
-    """
-
-    def __init__(self, spec: AwdLstm | Qrnn, vocabulary: int) -> None:
+    def __init__(self, vocabulary: int, width: int) -> None:
         super().__init__()
-        self.dropout_embedding = spec.dropout_embedding
-        self.activation_penalty = spec.activation_penalty
-        self.slowness_penalty = spec.slowness_penalty
-        self.embedding = nn.Parameter(torch.empty(vocabulary, spec.embedding).uniform_(-0.1, 0.1))
+        self.embedding = nn.Parameter(torch.empty(vocabulary, width))
         self.bias = nn.Parameter(torch.zeros(vocabulary))
-        widths = [spec.embedding] + [spec.hidden] * (spec.layers - 1) + [spec.embedding]
-        layers = [_layer(spec, i, o, first=n == 0) for n, (i, o) in enumerate(itertools.pairwise(widths))]
-        self.layers = nn.ModuleList(layers)
-        self.state_widths = [layer.state_widths for layer in layers]
-        self.drop_input = VariationalDropout(spec.dropout_input)
-        self.drop_hidden = VariationalDropout(spec.dropout_hidden)
-        self.drop_output = VariationalDropout(spec.dropout_output)
 
+    @abstractmethod
     def state(self, rows: int) -> State:
         """The state before the first token: zeros."""
-        return tuple(self.bias.new_zeros(rows, width) for widths in self.state_widths for width in widths)
+
+    @abstractmethod
+    def recur(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
+        """Output of the last layer [time, rows, embedding] for `tokens` [time, rows], and the next state."""
+
+    @abstractmethod
+    def groups(self) -> list[list[nn.Parameter]]:
+        """The parameters in layer groups, input first, with the embedding, which is the output layer, too, last."""
+
+    def read(self, raw: Tensor) -> tuple[Tensor, Tensor]:
+        """From `recur`'s output in training: what the softmax gets, and a penalty (scalar) to add to the loss."""
+        return raw, self.bias.new_zeros(())
 
     def forward(self, tokens: Tensor, targets: Tensor, state: State) -> tuple[Tensor, Tensor, State]:
         """Loss with penalties (scalar), detached mean surprisal in nats (scalar), and the next state.
@@ -53,21 +49,9 @@ class LanguageModel(nn.Module):
         such as DistributedDataParallel sees one call from inputs to what is differentiated.
         """
         raw, state = self.recur(tokens, state)
-        dropped = self.drop_output(raw)
-        loss = mean_surprisal(dropped.flatten(0, 1), self.embedding, self.bias, targets.flatten().long())
-        return loss + self._penalties(raw, dropped), loss.detach(), state
-
-    def recur(self, tokens: Tensor, state: State) -> tuple[Tensor, State]:
-        """Output of the last layer [time, rows, embedding], before its dropout, and the next state."""
-        values = self.drop_input(embed(tokens, self.embedding, self.dropout_embedding, self.training))
-        states: list[Tensor] = []
-        for layer, widths in zip(self.layers, self.state_widths, strict=True):
-            if states:
-                values = self.drop_hidden(values)
-            values, new = layer(values, state[len(states) : len(states) + len(widths)])
-            # Cloned, because a view of the last time step would keep (and a checkpoint would save) all steps.
-            states += [tensor.detach().clone() for tensor in new]
-        return values, tuple(states)
+        values, penalty = self.read(raw)
+        loss = mean_surprisal(values.flatten(0, 1), self.embedding, self.bias, targets.flatten().long())
+        return loss + penalty, loss.detach(), state
 
     @torch.no_grad()
     def surprisal(self, tokens: Tensor, targets: Tensor, state: State) -> tuple[Tensor, State]:
@@ -82,21 +66,6 @@ class LanguageModel(nn.Module):
         raw, state = self.recur(tokens, state)
         return torch.addmm(self.bias, raw[-1].to(self.embedding.dtype), self.embedding.T), state
 
-    def _penalties(self, raw: Tensor, dropped: Tensor) -> Tensor:
-        """AR on the dropped output, TAR on the raw one; a single time step has no change to penalise."""
-        penalty = self.bias.new_zeros(())
-        if self.activation_penalty > 0:
-            penalty = penalty + self.activation_penalty * dropped.float().pow(2).mean()
-        if self.slowness_penalty > 0 and len(raw) > 1:
-            penalty = penalty + self.slowness_penalty * (raw[1:] - raw[:-1]).float().pow(2).mean()
-        return penalty
-
-
-def _layer(spec: AwdLstm | Qrnn, inputs: int, hidden: int, *, first: bool) -> WeightDropLstm | QrnnLayer:
-    if isinstance(spec, AwdLstm):
-        return WeightDropLstm(inputs, hidden, spec.dropout_weight)
-    return QrnnLayer(inputs, hidden, spec.window if first else 1, spec.zoneout)
-
 
 def unwrapped(model: nn.Module) -> LanguageModel:
     """The language model, or the one inside a wrapper."""
@@ -104,12 +73,6 @@ def unwrapped(model: nn.Module) -> LanguageModel:
     if not isinstance(inner, LanguageModel):
         raise TypeError(f"{type(inner).__name__} is not a LanguageModel")
     return inner
-
-
-def layer_groups(model: nn.Module) -> list[list[nn.Parameter]]:
-    """The parameters of each recurrent layer, then those of the embedding, which is the output layer, too."""
-    inner = unwrapped(model)
-    return [*(list(layer.parameters()) for layer in inner.layers), [inner.embedding, inner.bias]]
 
 
 @contextmanager

@@ -1,0 +1,77 @@
+"""The wrong answers of which the model was surest, as pictures."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import struct
+from dataclasses import dataclass
+
+from jobs.report.panel import Panel
+from jobs.report.reading import named, records, share_of
+from jobs.report.text import Html, join, share, tag
+from jobs.report.view import RunView
+from jobs.rundir import Row
+
+TITLE = "The model's surest mistakes"
+MOST = 24
+MOST_BYTES = 64 * 2**10
+"""Of one picture: 96 x 96 pixels of noise have 28 KiB."""
+LARGEST = 256
+"""Pixels along a side at most."""
+SMALL = 64
+"""Pictures with sides up to this are enlarged to square pixels, since blurred ones would be unreadable."""
+PNG = b"\x89PNG\r\n\x1a\n"
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG as base64, and its size in pixels."""
+
+    data: str
+    width: int
+    height: int
+
+
+def panel(view: RunView) -> Panel | None:
+    """The pictures with what they show and what the model said; nothing for runs without pictures."""
+    rows = records(view.examples.get("mistakes"), MOST)
+    shown = [_mistake(row, image) for row in rows if (image := picture(row.get("image")))]
+    if not shown:
+        return None
+    intro = (
+        "Held-out pictures on which the model was wrong and most confident of it. They show what it does not see, and "
+        "some may have got a wrong name in the data."
+    )
+    return Panel("mistakes", TITLE, join((tag("p", intro), tag("div", *shown, class_="pictures"))))
+
+
+def picture(value: object) -> Picture | None:
+    """The picture, if it is the base64 of a PNG of reasonable size; else None."""
+    if not isinstance(value, str) or len(value) > MOST_BYTES * 4 // 3 + 4:
+        return None
+    try:
+        data = base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    if not data.startswith(PNG) or data[12:16] != b"IHDR" or len(data) < 33:
+        return None
+    width, height = struct.unpack(">II", data[16:24])
+    if not (1 <= width <= LARGEST and 1 <= height <= LARGEST):
+        return None
+    return Picture(base64.b64encode(data).decode(), width, height)
+
+
+def _mistake(row: Row, image: Picture) -> Html:
+    true, predicted, confidence = named(row.get("true")), named(row.get("predicted")), share_of(row.get("confidence"))
+    sure = "" if confidence is None else f" ({'over 99 %' if confidence > 0.99 else share(confidence)} sure)"
+    drawn = tag(
+        "img",
+        src=f"data:image/png;base64,{image.data}",
+        alt=f"A picture of {true} that the model took for {predicted}",
+        width=str(image.width),
+        height=str(image.height),
+        class_="pixels" if max(image.width, image.height) <= SMALL else None,
+    )
+    lines = (tag("div", "true: ", tag("b", true)), tag("div", "said: ", tag("b", predicted), sure))
+    return tag("figure", drawn, tag("figcaption", *lines))

@@ -1,0 +1,1 @@
+"""Two spirals, and a network that tells them apart."""

@@ -1,0 +1,60 @@
+"""Categories as codes: one row of an embedding for each that training saw often enough, and one for all others."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from trainers.tables.columns import is_number, texts, value_type
+
+Codes = npt.NDArray[np.int64]
+UNKNOWN = 0
+"""The code of every category that was rare in training or never seen there."""
+
+
+@dataclass(frozen=True)
+class Categories:
+    """One column's categories: code 0 is the unknown one, 1 and up are `values`, the last is a missing value."""
+
+    column: str
+    values: tuple[str, ...]
+    missing: bool
+    """Whether a missing value is a category of its own: it is if training saw it often enough."""
+    counts: tuple[int, ...]
+    """Training rows of each code."""
+
+    @property
+    def cardinality(self) -> int:
+        """Number of codes."""
+        return 1 + len(self.values) + self.missing
+
+    @property
+    def names(self) -> list[str]:
+        """What a person calls each code."""
+        return ["(rare or never seen)", *self.values, *(["(missing)"] if self.missing else [])]
+
+    def codes(self, table: pa.Table) -> Codes:
+        """The column's codes in any rows."""
+        column = texts(table, self.column)
+        found = pc.index_in(column, value_set=pa.array(self.values, pa.string()))
+        codes: Codes = pc.fill_null(found, -1).to_numpy().astype(np.int64) + 1
+        if self.missing:
+            codes[pc.is_null(column).to_numpy()] = self.cardinality - 1
+        return codes
+
+
+def fitted(training: pa.Table, column: str, min_count: int) -> Categories:
+    """The categories that are seen in `min_count` training rows or more: numbers in their order, text in its own."""
+    cells = texts(training, column)
+    seen = pc.value_counts(cells)
+    often = {row["values"]: row["counts"] for row in seen.to_pylist() if row["counts"] >= min_count}
+    missing = None in often
+    values = [value for value in often if value is not None]
+    numeric = is_number(value_type(training.schema.field(column).type))
+    values.sort(key=(lambda text: (float(text), text)) if numeric else None)
+    counts = [often[value] for value in values] + ([often[None]] if missing else [])
+    return Categories(column, tuple(values), missing, (len(cells) - sum(counts), *counts))

@@ -1,0 +1,201 @@
+"""The tabular task: a table's rows, of which a number or a class is predicted."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from jobs.errors import SpecError
+from jobs.spec_tabular import Classification, Mlp, Regression, TabularSpec
+from trainers.factories import resolve
+from trainers.models.tabular import TabularModel, TabularNet, check_outputs, unwrapped
+from trainers.rows import Order, evaluated
+from trainers.tables import prepared
+from trainers.tables.categories import UNKNOWN
+from trainers.tables.examples import examples
+from trainers.tables.preparation import prepare
+from trainers.tables.prepared import Layout
+from trainers.tables.scores import goal, score_for
+from trainers.task import Carry, Loss, Shard, Step
+
+__all__ = ["TabularTask", "load", "prepare"]
+
+Batch = tuple[Tensor, Tensor, Tensor]
+"""Codes int64 [rows, columns], values float32 [rows, columns] and targets [rows] of one micro-step."""
+RESIDENT = 0.25
+"""Share of a GPU's memory that a training set may take; a larger one stays in the host's, and batches are copied."""
+
+
+def load(spec: TabularSpec, data: Path, shard: Shard) -> TabularTask:
+    """The task over prepared data, as one rank sees it."""
+    return TabularTask(spec, data, shard)
+
+
+class TabularTask:
+    """Prediction of one column of a table from others. A set that fits lies on the device; batches are gathered."""
+
+    unit = "rows"
+
+    def __init__(self, spec: TabularSpec, data: Path, shard: Shard) -> None:
+        self.spec, self.shard, self.data = spec, shard, data
+        self.layout = prepared.layout(data)
+        self.metric, self.goal = spec.objective.metric, goal(spec.objective.metric)
+        self.score = score_for(spec.objective, self.layout)
+        self._training = self._arrays("train")
+        self._targets = self._as_trained(self._training[2])
+        self._validation = self._arrays("valid")
+        self.order = Order(len(self._targets), spec.seed, shard)
+
+    def model(self) -> nn.Module:
+        """A new model on the shard's device; drawn on the CPU, so that it is the same on every device."""
+        layout, objective = self.layout, self.spec.objective
+        criterion = objective.loss if isinstance(objective, Regression) else "cross_entropy"
+        return TabularModel(self._network(), criterion, _bounds(objective, layout)).to(self.shard.device)
+
+    def groups(self, model: nn.Module) -> list[list[nn.Parameter]]:
+        """What reads the columns, each layer, and the output layer."""
+        return unwrapped(model).groups()
+
+    def steps_in_epoch(self, epoch: int) -> int:  # noqa: ARG002 - the Protocol's
+        """Optimizer steps of one epoch."""
+        return self.order.steps
+
+    def steps(self, epoch: int, start: int) -> Iterator[Step]:
+        """The steps of an epoch from number `start` on."""
+        for step in range(start, self.order.steps):
+            micros = tuple(self._micro(epoch, step, micro) for micro in range(self.shard.accumulation))
+            yield Step(micros, self.shard.global_batch)
+
+    def rehearsal(self) -> Iterator[Step]:
+        """The first step: all are of one shape."""
+        yield next(self.steps(0, 0))
+
+    def carries(self) -> list[Carry]:
+        """Nothing is carried."""
+        return [() for _ in range(self.shard.accumulation)]
+
+    def loss(self, model: nn.Module, batch: Batch, carry: Carry) -> Loss:  # noqa: ARG002 - the Protocol's
+        """Forward pass of one micro-step."""
+        total = model(*batch)
+        return Loss(total, total.detach(), ())
+
+    def evaluate(self, model: nn.Module) -> Tensor:
+        """This rank's sums of errors over its share of the validation rows, float64."""
+        return self._measured(unwrapped(model), self._validation, self.shard)
+
+    def metrics(self, sums: Tensor) -> dict[str, float]:
+        """The objective's metrics, in the target's own units."""
+        return self.score.metrics(sums)
+
+    def examples(self, model: nn.Module) -> dict[str, Any]:
+        """Predictions, errors by segment and the map of the embeddings; metrics of the test rows if there are any."""
+        with _evaluating(model) as tabular:
+            parts = [self._outputs(tabular, self._validation, rows) for rows in evaluated(*self._alone())]
+            codes, _, wanted = self._validation
+            shown = examples(
+                tabular.network,
+                self.score,
+                self.spec.objective,
+                self.layout,
+                torch.cat(parts).cpu(),
+                wanted.cpu(),
+                codes.cpu(),
+            )
+            test = self._arrays("test")
+            if len(test[2]):
+                sums = self._measured(tabular, test, self._alone(len(test[2]))[1])
+                shown["test"] = {"rows": len(test[2]), "metrics": self.score.metrics(sums)}
+        return shown
+
+    def _alone(self, rows: int | None = None) -> tuple[int, Shard]:
+        """All validation rows, or so many others, as one rank that has them all."""
+        shard = Shard(0, 1, self.shard.batch, 1, self.shard.device)
+        return len(self._validation[2]) if rows is None else rows, shard
+
+    def _measured(self, model: TabularModel, part: Batch, shard: Shard) -> Tensor:
+        total: Tensor | None = None
+        for rows in evaluated(len(part[2]), shard):
+            sums = self.score.sums(self._outputs(model, part, rows), part[2][rows].to(self.shard.device))
+            total = sums if total is None else total + sums
+        if total is None:  # A rank that has no row to evaluate still adds up with the others.
+            empty = slice(0, 0)
+            total = self.score.sums(self._outputs(model, part, empty), part[2][empty].to(self.shard.device))
+        return total
+
+    def _outputs(self, model: TabularModel, part: Batch, rows: slice) -> Tensor:
+        codes, values, _ = part
+        device = self.shard.device
+        return model.outputs(codes[rows].to(device).long(), values[rows].to(device))
+
+    def _micro(self, epoch: int, step: int, micro: int) -> Batch:
+        codes, values, _ = self._training
+        rows = self.order.indices(epoch, step, micro).to(codes.device)
+        device = self.shard.device
+        taken = codes.index_select(0, rows).to(device).long()
+        share = self.spec.data.mask_share
+        if share > 0 and taken.shape[1]:
+            hidden = torch.rand(taken.shape, generator=self.order.generator(epoch, step, micro)) < share
+            taken = taken.masked_fill(hidden.to(device), UNKNOWN)
+        wanted = self._targets.index_select(0, rows).to(device)
+        return taken, values.index_select(0, rows).to(device), wanted
+
+    def _arrays(self, name: str) -> Batch:
+        codes, values, wanted = (prepared.array(self.data, f"{name}_{kind}") for kind in ("codes", "values", "targets"))
+        place = _place(self.shard.device, codes.nbytes + values.nbytes + wanted.nbytes)
+        return codes.to(place), values.to(place), wanted.to(place)
+
+    def _as_trained(self, wanted: Tensor) -> Tensor:
+        """Targets in the network's own scale: float32 of numbers, int64 of classes."""
+        scale = self.layout.scale
+        if scale is None:
+            return wanted.long()
+        return (((wanted.log() if scale.log else wanted) - scale.mean) / scale.std).float()
+
+    def _network(self) -> nn.Module:
+        model, layout = self.spec.model, self.layout
+        if isinstance(model, Mlp):
+            columns = {one.column: one.cardinality for one in layout.categories}
+            return TabularNet(model, columns, layout.continuous, layout.outputs)
+        arguments = (layout.cardinalities, layout.continuous, layout.outputs)
+        network = resolve(model.factory, "model.factory")(*arguments, dict(model.options))
+        if not isinstance(network, nn.Module):
+            raise SpecError(f"{model.factory} returned a {type(network).__name__}, but must return a torch.nn.Module")
+        wrong = check_outputs(network, *arguments)
+        if wrong:
+            raise SpecError(f"the network of {model.factory} returned {wrong}, but must return [rows, {arguments[2]}]")
+        return network
+
+
+def _bounds(objective: Regression | Classification, layout: Layout) -> tuple[float, float] | None:
+    """The range of predictions in the network's own scale."""
+    if not isinstance(objective, Regression) or objective.y_range is None or layout.scale is None:
+        return None
+    low, high = layout.scale.to(np.array(objective.y_range)).tolist()
+    return low, high
+
+
+def _place(device: torch.device, size: int) -> torch.device:
+    """Where arrays of so many bytes lie: on the device, unless they would take too much of a GPU's memory."""
+    if device.type == "cuda" and size > RESIDENT * torch.cuda.mem_get_info(device)[1]:
+        return torch.device("cpu")
+    return device
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[TabularModel]:
+    """The model inside a wrapper, in evaluation mode and without gradients; every mode is restored."""
+    inner = unwrapped(model)
+    modes = {module: module.training for module in inner.modules()}
+    inner.eval()
+    try:
+        with torch.no_grad():
+            yield inner
+    finally:
+        for module, training in modes.items():
+            module.training = training
