@@ -81,7 +81,8 @@ def _words(facts: Row, rate: float) -> Html:
     )
     halved = int(finite(facts.get("halvings")) or 0)
     more = f" At first training went wrong at it, so it was halved {halved} times." if halved else ""
-    return join((lead, tag("p", f"{words(facts.get('why'), 600)}.{more}"), tag("p", meaning)))
+    why = words(facts.get("why"), 600)
+    return join((lead, tag("p", f"{why[:1].upper()}{why[1:]}.{more}"), tag("p", meaning)))
 
 
 def _chart(facts: Row, rate: float, sweeps: Sequence[Sweep]) -> Chart:

@@ -13,7 +13,19 @@ from jobs.errors import SpecError
 from jobs.spec_language import LanguageSpec
 from jobs.specfile import dump_yaml, load_spec, recipes, schema, spec_from_json
 
-NAMES = ["language", "language-full", "language-qrnn", "language-qrnn-full"]
+#: Recipe to the task and the kind of its model.
+RECIPES = {
+    "image": ("image", "convnet"),
+    "image-full": ("image", "resnet"),
+    "language": ("language", "awd-lstm"),
+    "language-full": ("language", "awd-lstm"),
+    "language-qrnn": ("language", "qrnn"),
+    "language-qrnn-full": ("language", "qrnn"),
+    "language-transformer": ("language", "transformer"),
+    "tabular": ("tabular", "mlp"),
+    "tabular-full": ("tabular", "mlp"),
+}
+TASKS = "custom, image, language, tabular"
 
 
 def refusal(source: str, *overrides: str) -> str:
@@ -37,14 +49,13 @@ def language(*overrides: str) -> LanguageSpec:
 
 def test_recipes_are_listed_with_purpose_and_kind() -> None:
     listed = recipes()
-    assert [info.name for info in listed] == NAMES
-    assert [info.model for info in listed] == ["awd-lstm", "awd-lstm", "qrnn", "qrnn"]
-    assert {info.task for info in listed} == {"language"}
+    assert {info.name: (info.task, info.model) for info in listed} == RECIPES
+    assert [info.name for info in listed] == sorted(RECIPES)
     for info in listed:
         assert info.purpose.endswith(".") and info.purpose[0].isupper() and "#" not in info.purpose
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_survives_json_and_yaml(name: str, tmp_path: Path) -> None:
     spec = load_spec(name)
     document = spec.model_dump(mode="json")
@@ -77,7 +88,7 @@ def test_a_folder_or_file_does_not_shadow_a_recipe(tmp_path: Path, monkeypatch: 
 def test_unknown_recipe() -> None:
     text = refusal("langauge")
     assert "did you mean language?" in text
-    assert all(name in text for name in NAMES)
+    assert all(name in text for name in sorted(RECIPES))
     assert "did you mean" not in refusal("zzz")
     assert "empty" in refusal(" ")
 
@@ -186,7 +197,7 @@ def test_another_kind_of_model_keeps_what_both_kinds_have() -> None:
         ("modell.hidden=3", "did you mean model?"),
         ("learning-rate=3", "did you mean learning_rate?"),
         ("lr=3", "did you mean learning_rate?"),
-        ("dropout=1", "did you mean model.dropout_output, model.dropout_hidden or model.dropout_input?"),
+        ("dropout_outputs=1", "did you mean model.dropout_output"),
         ("gpus=1", "did you mean resources.gpus_per_worker?"),
         ("every_steps=1", "did you mean evaluation.every_steps or checkpointing.every_steps?"),
         ("zzz=1", "a spec has task, batch"),
@@ -203,10 +214,10 @@ def test_another_kind_of_model_keeps_what_both_kinds_have() -> None:
         ("data.lower_case=no", "must be true or false"),
         ("data.validation_share=1", "must be a number above 0 and below 1"),
         ("schedule.warmup_share=2", "must be a number of at least 0 and at most 1"),
-        ("model.kind=lstm", "one of awd-lstm, qrnn; did you mean awd-lstm?"),
-        ("model.kind=[1]", "model.kind is [1], but must be one of awd-lstm, qrnn"),
-        ("model={hidden: 3}", "model.kind is missing; give one of awd-lstm, qrnn"),
-        ("model=awd-lstm", "must be a section with kind: awd-lstm or qrnn"),
+        ("model.kind=lstm", "one of awd-lstm, qrnn, transformer; did you mean awd-lstm?"),
+        ("model.kind=[1]", "model.kind is [1], but must be one of awd-lstm, qrnn, transformer"),
+        ("model={hidden: 3}", "model.kind is missing; give one of awd-lstm, qrnn, transformer"),
+        ("model=awd-lstm", "must be a section with kind: awd-lstm or qrnn or transformer"),
         ("optimizer=adamw", "must be a section with any of kind, betas"),
         ("optimizer.kind=adam", "did you mean adamw?"),
         ("optimizer.betas=[0.9]", "a list of 2 values, each a number"),
@@ -219,7 +230,7 @@ def test_another_kind_of_model_keeps_what_both_kinds_have() -> None:
         ("search.space.model.hidden=[]", "search.space.model.hidden is [], but must be a list of at least one value"),
         ("search.space.seed=[.nan]", "search.space.seed[0] is .nan, but must be a finite number"),
         ("search.space.model.hidden=3", "search.space.model.hidden is 3"),
-        ("task=langage", 'task is "langage", but must be language'),
+        ("task=langage", 'task is "langage", but must be custom, image, language, tabular; did you mean language?'),
         ("task=[1]", "task is [1]"),
         ("model.hidden=[1", "--set model.hidden: the value is not valid YAML at line 1"),
         ("model.hidden=!!python/name:os 3", "is not allowed"),
@@ -265,9 +276,9 @@ def test_every_problem_has_a_line() -> None:
 
 def test_missing_sections_are_described() -> None:
     text = refusal('{"task": "language"}')
-    assert "model is missing; give a section with kind: awd-lstm or qrnn" in text
+    assert "model is missing; give a section with kind: awd-lstm or qrnn or transformer" in text
     assert "bptt is missing; give a whole number of at least 1, or auto" in text
-    assert refusal("{}") == "the inline JSON: task is missing; give task: language"
+    assert refusal("{}") == f"the inline JSON: task is missing; give task: {TASKS}"
 
 
 def test_the_file_is_named(tmp_path: Path) -> None:
@@ -316,7 +327,7 @@ def test_schema_fits_all_recipes_and_refuses_misspelt_ones() -> None:
     document = schema()
     validator = jsonschema.Draft202012Validator(document)
     validator.check_schema(document)
-    for name in NAMES:
+    for name in sorted(RECIPES):
         spec = load_spec(name).model_dump(mode="json")
         validator.validate(spec)
         assert not validator.is_valid(spec | {"hiden": 1})
@@ -330,4 +341,6 @@ def test_schema_is_described() -> None:
     fields = document["$defs"]["LanguageSpec"]["properties"]
     assert "rows per worker" in fields["batch"]["description"].lower()
     assert "title" not in fields["batch"]
-    assert document["discriminator"]["mapping"] == {"language": "#/$defs/LanguageSpec"}
+    assert document["discriminator"]["mapping"] == {
+        task: f"#/$defs/{task.title()}Spec" for task in ("custom", "image", "language", "tabular")
+    }
