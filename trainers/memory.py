@@ -24,9 +24,10 @@ OWN_MAPPING = 128 * 1024
 PRIMITIVES = 8
 """Kernels that oneDNN keeps compiled. An LSTM compiles about ten for each length it meets; doing it anew each time
 costs some 5 % of a small step, and less of a large one."""
-POOL, POOL_BLOCK = 8 * 2**20, 64 * 1024
-"""Bytes of small blocks that a process keeps at hand (`pool_small_blocks`), and the size of a block."""
-M_TRIM_THRESHOLD, M_MMAP_THRESHOLD, M_ARENA_MAX = -1, -3, -8
+POOL, HOLE = 8 * 2**20, 120 * 1024
+"""Bytes that a process keeps at hand for small allocations (`pool_small_blocks`), and how many of them lie together:
+too few for what gets a mapping of its own."""
+M_MMAP_THRESHOLD, M_ARENA_MAX = -3, -8
 
 #: Bytes that this process had mapped when `limit_memory` was called: what a limit does not count.
 _base = 0
@@ -65,16 +66,15 @@ def pool_small_blocks() -> None:
     each process, as the holes in its heap have it. Beside tensors of hundreds of MiB that is nothing; beside a limit
     of 32 MiB it decides. Call it in a process that `settle` has set up, before `Mapped.now` and `limit_memory`.
     """
-    if sys.platform.startswith("linux"):
-        libc = ctypes.CDLL(None)
-        _mallopt(M_TRIM_THRESHOLD, 4 * POOL)  # Else what is released at the heap's end goes back at once.
-        libc.malloc.restype, libc.malloc.argtypes, libc.free.argtypes = (
-            ctypes.c_void_p,
-            [ctypes.c_size_t],
-            [ctypes.c_void_p],
-        )
-        for block in [libc.malloc(POOL_BLOCK) for _ in range(POOL // POOL_BLOCK)]:
-            libc.free(block)
+    if not sys.platform.startswith("linux"):
+        return
+    libc = ctypes.CDLL(None)
+    libc.malloc.restype, libc.malloc.argtypes = ctypes.c_void_p, [ctypes.c_size_t]
+    libc.free.argtypes = [ctypes.c_void_p]
+    blocks = [libc.malloc(HOLE) for _ in range(2 * (POOL // HOLE))]
+    # Every other block stays, untouched and so without pages: holes would join, and a large tensor would take them all.
+    for block in blocks[::2]:
+        libc.free(block)
 
 
 def _mallopt(option: int, value: int) -> None:

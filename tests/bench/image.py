@@ -31,7 +31,6 @@ FASHION: dict[str, Any] = {
     "epochs": 5,
     "learning_rate": 8e-3,
     "optimizer": {"kind": "adamw", "weight_decay": 0.02},
-    "memory_limit_mib": 1024,
 }
 MANY: dict[str, Any] = {
     "task": "image",

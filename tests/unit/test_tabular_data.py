@@ -18,6 +18,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
+from infra.disk import DiskStore
 from jobs.errors import DataError, HighwaterError, SpecError
 from jobs.specfile import load_spec
 from trainers import flights
@@ -71,6 +72,40 @@ def test_the_sample_of_flights_is_spread_over_the_year_and_knows_what_is_late() 
     assert len(found.table) == flights.SAMPLE_ROWS
     assert set(found.late) <= set(found.table.column_names)
     assert (Path(flights.__file__).parent / "samples" / flights.FILE).stat().st_size < 600_000
+
+
+def test_tables_in_an_object_store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[tuple[str, str | None]] = []
+
+    def open_store(uri: str, endpoint: str | None = None) -> DiskStore:
+        opened.append((uri, endpoint))
+        return DiskStore(tmp_path / uri.removeprefix("s3://"))
+
+    monkeypatch.setattr("infra.storage.open_store", open_store)
+    whole = pq.read_table(table(tmp_path))
+    folder = tmp_path / "bucket" / "parts"
+    (folder / "below").mkdir(parents=True)
+    for name, first in (("b.parquet", 300), ("a.parquet", 0), ("below/c.parquet", 0)):
+        pq.write_table(whole.slice(first, 300), folder / name)
+    data = table_spec(tmp_path, data={"source": "s3://bucket/parts/"}).data
+    assert source.read(data, "http://127.0.0.1:9").table.equals(whole)
+    one = data.model_copy(update={"source": "s3://bucket/parts/b.parquet"})
+    assert source.read(one).table.equals(whole.slice(300))
+    assert opened == [("s3://bucket/parts", "http://127.0.0.1:9"), ("s3://bucket/parts", None)]
+    with pytest.raises(DataError, match=r"has no \.csv or \.parquet files"):
+        source.read(data.model_copy(update={"source": "s3://bucket/nothing"}))
+
+
+def test_files_of_a_folder_may_differ_only_where_they_can_be_one(tmp_path: Path) -> None:
+    folder = tmp_path / "parts"
+    folder.mkdir()
+    (folder / "a.csv").write_text("price,age\n1,\n2,3\n")
+    (folder / "b.csv").write_text("price,age\n1.5,4\n")
+    data = table_spec(tmp_path, data={"source": str(folder)}).data
+    assert source.read(data).table.to_pydict() == {"price": [1.0, 2.0, 1.5], "age": [None, 3, 4]}
+    (folder / "c.csv").write_text("price,age\n1,young\n")
+    with pytest.raises(DataError, match="differ in their columns"):
+        source.read(data)
 
 
 # Roles
@@ -252,6 +287,19 @@ def test_the_baseline_is_the_model_that_sees_no_column(tmp_path: Path) -> None:
     assert facts["baseline"]["accuracy"] == pytest.approx(1 - np.mean(columns()["dear"]), abs=0.01)
 
 
+def test_what_is_ignored_may_hold_anything(tmp_path: Path) -> None:
+    table(tmp_path, {"odd": [math.inf] * 600, "coded": pa.array(columns()["kind"]).dictionary_encode()})
+    facts = prepared_facts(tmp_path, data={"ignore": ["dear", "odd"]})
+    assert facts["left_out"]["odd"] == "ignored"
+    assert list(facts["categorical"]) == ["city", "kind", "coded"]
+
+
+def test_targets_that_no_prediction_can_reach_are_counted(tmp_path: Path) -> None:
+    facts = prepared_facts(tmp_path, objective={"kind": "regression", "y_range": [1000, 1700]})
+    assert facts["targets_out_of_range"] == sum(not 1000 <= price <= 1700 for price in columns()["price"][:480])
+    assert "training targets lie outside objective.y_range" in facts["message"]
+
+
 # The target in disguise
 
 
@@ -301,8 +349,8 @@ BAD: list[tuple[str, dict[str, Any], dict[str, Any], str]] = [
     ("embedding", {}, {"model": {"embeddings": {"town": 3}}}, "model.embeddings names town"),
     ("words", {}, {"data": {"continuous": ["kind"]}}, "column kind holds text, not numbers"),
     ("all missing", {"age": [None] * 600}, {"data": {"continuous": ["age"]}}, "age has no value in any training row"),
-    ("infinite", replaced("age", 7, float("inf")), {}, "age has 1 infinite values, the first in row 8"),
-    ("infinite target", replaced("price", 7, float("-inf")), {}, "price has 1 infinite values"),
+    ("infinite", replaced("age", 7, float("inf")), {}, "column age has infinite values; leave"),
+    ("infinite target", replaced("price", 7, float("-inf")), {}, "column price has infinite values"),
     ("no target", {"price": [None] * 600}, {}, "price has no value in any row"),
     ("few targets", {"price": [None] * 60 + columns()["price"][60:]}, {}, "no value in 60 of 600 rows, more than 5.0%"),
     ("NaN targets", {"price": [math.nan] * 60 + columns()["price"][60:]}, {}, "no value in 60 of 600 rows"),

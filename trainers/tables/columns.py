@@ -30,11 +30,9 @@ def floats(table: pa.Table, name: str) -> Floats:
     elif not (is_number(kind) or pa.types.is_boolean(kind) or pa.types.is_null(kind)):
         raise DataError(f"column {name} holds {called(kind)}, not numbers; list it under data.categorical")
     values: Floats = column.cast(pa.float64(), safe=False).to_numpy().astype(np.float64, copy=True)
-    infinite = np.flatnonzero(np.isinf(values))
-    if len(infinite):
+    if np.isinf(values).any():
         raise DataError(
-            f"column {name} has {len(infinite):,} infinite values, the first in row {infinite[0] + 1}; "
-            "leave those cells empty, or list the column under data.ignore"
+            f"column {name} has infinite values; leave those cells empty, or list the column under data.ignore"
         )
     return values / 1e6 if pa.types.is_temporal(kind) else values
 

@@ -65,6 +65,7 @@ def facts(table: Table, training: pa.Table, objective: Regression | Classificati
         "missing_shown": [one.column for one in table.layout.numeric if one.indicator],
         "left_out": table.roles.left_out,
         "gives_target_away": in_disguise(table, training),
+        "targets_out_of_range": out_of_range(table.parts["train"], objective),
         "baseline": baseline,
         "baseline_name": name,
     }
@@ -73,6 +74,15 @@ def facts(table: Table, training: pa.Table, objective: Regression | Classificati
 def unseen(validation: Part) -> list[float]:
     """For each column of categories, the share of validation rows whose category training did not learn."""
     return [float((validation.codes[:, column] == UNKNOWN).mean()) for column in range(validation.codes.shape[1])]
+
+
+def out_of_range(training: Part, objective: Regression | Classification) -> int:
+    """Training rows whose target no prediction can reach, because the spec bounds them."""
+    if not isinstance(objective, Regression) or objective.y_range is None:
+        return 0
+    low, high = objective.y_range
+    targets = training.targets.astype(np.float64)
+    return int(((targets < low) | (targets > high)).sum())
 
 
 def in_disguise(table: Table, training: pa.Table) -> list[str]:
@@ -135,6 +145,8 @@ def message(facts: dict[str, Any], data: TabularData) -> str:
     if often:
         shares = sorted(often.items(), key=lambda item: -item[1])
         said.append("rare or unseen in validation: " + _listed([f"{name} {share:.0%}" for name, share in shares]))
+    if facts["targets_out_of_range"]:
+        said.append(f"{facts['targets_out_of_range']:,} training targets lie outside objective.y_range")
     if facts["gives_target_away"]:
         said.append(
             f"WARNING: {_listed(facts['gives_target_away'])} alone tells {facts['target']} almost exactly: "

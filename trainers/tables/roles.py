@@ -55,22 +55,17 @@ def decide(training: pa.Table, data: TabularData, source: Source) -> Roles:
     for name in training.column_names:
         if name in (data.target, *data.dates):
             continue
-        reason = _unusable(training, name)
-        named = name in (data.categorical or []) or name in (data.continuous or [])
-        if reason == EMPTY and named:
-            raise DataError(
-                f"column {name} has no value in any training row; take it out of data.categorical or data.continuous"
-            )
+        named = [*(data.categorical or []), *(data.continuous or [])]
         if name in data.ignore:
             roles.left_out[name] = "ignored"
         elif name in source.late and not data.allow_late:
             roles.left_out[name] = source.late_reason
-        elif reason:
+        elif reason := _unusable(training, name):
+            if reason == EMPTY and name in named:
+                raise DataError(f"column {name} has no value in any training row; take it out of the spec")
             roles.left_out[name] = reason
-        elif name in (data.categorical or []):
-            roles.categorical.append(name)
-        elif name in (data.continuous or []):
-            roles.continuous.append(name)
+        elif name in named:
+            (roles.categorical if name in (data.categorical or []) else roles.continuous).append(name)
         else:
             _infer(roles, training, name, data, times)
     if not roles.categorical and not roles.continuous:
@@ -83,21 +78,18 @@ EMPTY, CONSTANT = "no value in any training row", "the same in all training rows
 
 def _unusable(training: pa.Table, name: str) -> str:
     """Why nothing can be learned from a column, or nothing."""
-    column = training.column(name)
+    column = plain(training.column(name))
     if column.null_count == len(column):
         return EMPTY
-    if is_number(value_type(column.type)):
+    if is_number(column.type):
         values = floats(training, name)
         if np.isnan(values).all():
             return EMPTY
-        same = len(np.unique(values)) == 1
-    else:
-        same = pc.count_distinct(plain(column), mode="all").as_py() == 1 if _countable(column) else False
-    return CONSTANT if same else ""
-
-
-def _countable(column: pa.ChunkedArray) -> bool:
-    return not pa.types.is_nested(column.type)
+        return CONSTANT if len(np.unique(values)) == 1 else ""
+    try:
+        return CONSTANT if pc.count_distinct(column, mode="all").as_py() == 1 else ""
+    except pa.ArrowException:  # Values such as lists, which cannot be told apart.
+        return ""
 
 
 def _infer(roles: Roles, training: pa.Table, name: str, data: TabularData, times: str | None) -> None:
@@ -128,7 +120,7 @@ def _few(training: pa.Table, name: str, data: TabularData, times: str | None) ->
     """Whether whole numbers are categories: few distinct ones, and none that grows as time goes on."""
     if name == "year" or name.endswith("_year") or name == times:
         return False
-    if pc.count_distinct(training.column(name)).as_py() > data.distinct_max:
+    if pc.count_distinct(plain(training.column(name))).as_py() > data.distinct_max:
         return False
     return times is None or abs(_correlation(training, name, times)) < TREND
 
