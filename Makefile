@@ -17,9 +17,9 @@ help: ## Say what each target does
 run: $(VENV)/.train ## Train the language model on the bundled speeches with two Ray workers, and write its report
 	$(BIN)/highwater run language --name $(NAME)
 
-test: test-unit test-ray ## Run all tests: about twelve minutes on two cores
+test: test-unit test-ray ## Run all tests: about twenty minutes on two cores
 
-test-unit: $(VENV)/.dev ## Run the tests that start no Ray: under three minutes
+test-unit: $(VENV)/.dev ## Run the tests that start no Ray: about eight minutes
 	$(PYTEST) tests/unit
 
 test-ray: $(VENV)/.dev ## Run the tests on a real Ray
@@ -45,6 +45,7 @@ bench: $(VENV)/.dev ## Run the benchmarks that back the README's figures (about 
 	$(BIN)/python -m tests.bench.fit_grid
 	$(BIN)/python -m tests.bench.fit_ranks
 	$(BIN)/python -m tests.bench.fit_simulated
+	$(BIN)/python -m tests.bench.lr
 
 bench-fit: $(VENV)/.dev ## Compare our search for the batch with other packages' (up to 45 minutes; it can be stopped and goes on)
 	$(BIN)/python -m tests.bench.fit

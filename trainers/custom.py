@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import itertools
 import json
 import math
-from collections.abc import Iterator
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +18,7 @@ from trainers import random_state, rows
 from trainers.custom_data import Read, Rows, Shapes, Tensors, as_tree, is_tensors, leaves, placed, read, write
 from trainers.custom_model import grouped, own_model, scalars, with_metric
 from trainers.factories import check_options, resolve
-from trainers.task import Carry, Loss, Shard, Step
+from trainers.task import Carry, Loss, Shard
 
 FACTS = "custom.json"
 TRIED = 256
@@ -93,7 +91,7 @@ def message(facts: dict[str, Any]) -> str:
     )
 
 
-class CustomTask:
+class CustomTask(rows.RowTask):
     """Rows of the user's sets, in random order, through the user's network."""
 
     unit = "rows"
@@ -104,7 +102,7 @@ class CustomTask:
         self.goal: Literal["min", "max"] = spec.goal
         self._facts = json.loads((data / FACTS).read_text())
         self._trees = {name: read(described, data) for name, described in self._facts["tensors"].items()}
-        self._order = rows.Order(self._facts["training_rows"], spec.seed, shard)
+        self.order = rows.Order(self._facts["training_rows"], spec.seed, shard)
         self._training, self._validation = (self._rows(name) for name in SETS)
         self._names: tuple[str, ...] = ()
 
@@ -115,24 +113,6 @@ class CustomTask:
     def groups(self, model: nn.Module) -> list[list[nn.Parameter]]:
         """The model's `layer_groups()`; one group of all parameters if it has no such method."""
         return grouped(model)
-
-    def steps_in_epoch(self, epoch: int) -> int:  # noqa: ARG002 - the Protocol's
-        """Whole global batches of the training set."""
-        return self._order.steps
-
-    def steps(self, epoch: int, start: int) -> Iterator[Step]:
-        """The steps of an epoch from number `start` on, in an order drawn anew for each epoch."""
-        for step in range(start, self._order.steps):
-            micros = range(self.shard.accumulation)
-            yield Step(tuple(self._micro(epoch, step, micro) for micro in micros), self.shard.global_batch)
-
-    def rehearsal(self) -> Iterator[Step]:
-        """One step: rows are alike in shape."""
-        return itertools.islice(self.steps(0, 0), 1)
-
-    def carries(self) -> list[Carry]:
-        """Nothing is carried."""
-        return [() for _ in range(self.shard.accumulation)]
 
     def loss(self, model: nn.Module, batch: Any, carry: Carry) -> Loss:  # noqa: ANN401, ARG002 - the user's own type
         """The model's `loss`: the mean over the rows of the batch."""
@@ -205,8 +185,9 @@ class CustomTask:
             )
         return given
 
-    def _micro(self, epoch: int, step: int, micro: int) -> Any:  # noqa: ANN401 - the user's own type
-        return self._training.rows(self._order.indices(epoch, step, micro), rows.mixed(self.spec.seed, epoch))
+    def micro(self, epoch: int, step: int, micro: int) -> Any:  # noqa: ANN401 - the user's own type
+        """This rank's batch of a micro-step."""
+        return self._training.rows(self.order.indices(epoch, step, micro), rows.mixed(self.spec.seed, epoch))
 
     def _evaluated(self, part: slice) -> Any:  # noqa: ANN401 - the user's own type
         return self._validation.rows(torch.arange(part.start, part.stop), rows.mixed(self.spec.seed))

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -19,8 +17,9 @@ from trainers.custom_model import grouped
 from trainers.image_metrics import ManyLabels, OneLabel
 from trainers.image_stage import IMAGES, LABELS, RECORD, TRAINING, VALIDATION, WEIGHTS, prepare
 from trainers.models.vision import Classifier
-from trainers.rows import Order, evaluated
-from trainers.task import Carry, Loss, Shard, Step
+from trainers.models.wrapped import evaluating, unwrapped
+from trainers.rows import Order, RowTask, evaluated
+from trainers.task import Carry, Loss, Shard
 
 __all__ = ["ImageTask", "load", "prepare"]
 
@@ -56,7 +55,7 @@ def load(spec: ImageSpec, data: Path, shard: Shard) -> ImageTask:
     return ImageTask(spec, data, shard)
 
 
-class ImageTask:
+class ImageTask(RowTask):
     """Classes of images: exactly one of each, or any number."""
 
     unit = "images"
@@ -97,31 +96,13 @@ class ImageTask:
 
     def groups(self, model: nn.Module) -> list[list[nn.Parameter]]:
         """Parts of the body from the input on, and last the head; of a network of one's own, what it says."""
-        return grouped(unwrapped(model).net)
-
-    def steps_in_epoch(self, epoch: int) -> int:  # noqa: ARG002 - the Protocol's
-        """Optimizer steps of one epoch."""
-        return self.order.steps
-
-    def steps(self, epoch: int, start: int) -> Iterator[Step]:
-        """The steps of an epoch from number `start` on."""
-        for step in range(start, self.order.steps):
-            micros = tuple(self._micro(epoch, step, micro) for micro in range(self.shard.accumulation))
-            yield Step(micros, self.shard.global_batch)
-
-    def rehearsal(self) -> Iterator[Step]:
-        """The first step: all are alike."""
-        yield next(self.steps(0, 0))
-
-    def carries(self) -> list[Carry]:
-        """Nothing is carried from step to step."""
-        return [() for _ in range(self.shard.accumulation)]
+        return grouped(unwrapped(model, Classifier).net)
 
     def loss(self, model: nn.Module, batch: Batch, carry: Carry) -> Loss:
         """Forward pass of one micro-step."""
         images = batch.pixels()
         if batch.draws is not None and self.spec.augment is not None:
-            images = augmented(images, batch.draws, self.spec.augment, unwrapped(model).mean)
+            images = augmented(images, batch.draws, self.spec.augment, unwrapped(model, Classifier).mean)
         total = model(images, batch.targets())
         return Loss(total, total.detach(), carry)
 
@@ -130,7 +111,7 @@ class ImageTask:
         sums = torch.zeros(self.scores.length, dtype=torch.float64, device=self.shard.device)
         for part in evaluated(len(self._validation), self.shard):
             batch = self._batch(self._validation[part])
-            self.scores.add(sums, unwrapped(model).logits(batch.pixels()), batch.targets())
+            self.scores.add(sums, unwrapped(model, Classifier).logits(batch.pixels()), batch.targets())
         return sums
 
     def metrics(self, sums: Tensor) -> dict[str, float]:
@@ -142,7 +123,7 @@ class ImageTask:
         rows = self._validation[:: max(1, -(-len(self._validation) // SHOWN))]
         sums = torch.zeros(self.scores.length, dtype=torch.float64)
         logits, labels = [], []
-        with evaluating(model) as classifier:
+        with evaluating(model, Classifier) as classifier:
             for part in torch.split(rows, self.shard.batch):
                 batch = self._batch(part)
                 logits.append(classifier.logits(batch.pixels()).double().cpu())
@@ -160,7 +141,8 @@ class ImageTask:
             return image_examples.of_one_label(self.scores, sums, logits, labels, self.classes)
         return image_examples.of_many_labels(self.scores, sums, logits, labels, self.classes)
 
-    def _micro(self, epoch: int, step: int, micro: int) -> Batch:
+    def micro(self, epoch: int, step: int, micro: int) -> Batch:
+        """This rank's batch of a micro-step."""
         batch = self._batch(self._training[self.order.indices(epoch, step, micro)])
         if self.spec.augment is None:
             return batch
@@ -172,27 +154,6 @@ class ImageTask:
         if self._images is not None:
             return Batch(self._images, self._labels, rows.to(device), None)
         return Batch(_on_device(self._disk[rows.numpy()], device), self._labels[rows.to(device)], None, None)
-
-
-def unwrapped(model: nn.Module) -> Classifier:
-    """The classifier, or the one inside a wrapper."""
-    inner = getattr(model, "module", model)
-    if not isinstance(inner, Classifier):
-        raise TypeError(f"{type(inner).__name__} is not a Classifier")
-    return inner
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[Classifier]:
-    """The classifier inside a wrapper, in evaluation mode and without gradients; its mode is restored."""
-    inner = unwrapped(model)
-    training = inner.training
-    inner.eval()
-    try:
-        with torch.no_grad():
-            yield inner
-    finally:
-        inner.train(training)
 
 
 def _on_device(array: np.ndarray[Any, Any], device: torch.device) -> Tensor:

@@ -19,8 +19,9 @@ from jobs.spec import AUTO
 from jobs.spec_language import LanguageData, LanguageSpec
 from trainers import bpe, bptt, corpus
 from trainers.language_examples import examples
-from trainers.models.lm import LanguageModel, evaluating, unwrapped
+from trainers.models.lm import LanguageModel
 from trainers.models.networks import language_model
+from trainers.models.wrapped import evaluating, unwrapped
 from trainers.task import Carry, Loss, Shard, Step
 from trainers.vocabulary import (
     Ids,
@@ -147,7 +148,7 @@ class LanguageTask:
 
     def groups(self, model: nn.Module) -> list[list[nn.Parameter]]:
         """Each layer, and last the embedding, which is the output layer, too."""
-        return unwrapped(model).groups()
+        return unwrapped(model, LanguageModel).groups()
 
     def steps_in_epoch(self, epoch: int) -> int:
         """Optimizer steps of one epoch; with jitter it differs a little between epochs."""
@@ -195,7 +196,7 @@ class LanguageTask:
         targets = len(self._validation) - 1
         per_stream = -(-targets // self.shard.global_batch)
         sums = torch.zeros(2, dtype=torch.float64, device=self.shard.device)
-        with evaluating(model) as language_model:
+        with evaluating(model, LanguageModel) as language_model:
             for rows in self._groups:
                 stream = _on_device(bptt.streams(self._validation, per_stream, rows), self.shard.device)
                 counted = _on_device(bptt.counted(targets, per_stream, rows), self.shard.device)
@@ -209,7 +210,7 @@ class LanguageTask:
 
     def examples(self, model: nn.Module) -> dict[str, Any]:
         """Generated text, surprising passages and words of the validation documents; leaves no trace in the model."""
-        with evaluating(model) as language_model:
+        with evaluating(model, LanguageModel) as language_model:
             return examples(language_model, self.vocabulary, self._validation, self.bptt)
 
     def _cuts(self, epoch: int) -> tuple[int, ...]:

@@ -7,15 +7,17 @@ epoch. Every step has the same shape then, and the order is the same for every w
 from __future__ import annotations
 
 import hashlib
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from jobs.errors import DataError
-from trainers.task import Shard
+from trainers.task import Carry, Shard, Step
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,35 @@ class Order:
         """Randomness for a micro-step's rows alone (augmentation, masks), on the CPU: the same for any world size."""
         group = micro * self.shard.workers + self.shard.rank
         return torch.Generator().manual_seed(mixed(self.seed, epoch, step, group))
+
+
+class RowTask(ABC):
+    """What tasks have in common whose data are rows, all of one shape, and that carry nothing from step to step."""
+
+    order: Order
+    shard: Shard
+
+    @abstractmethod
+    def micro(self, epoch: int, step: int, micro: int) -> Any:  # noqa: ANN401 - the task's own type
+        """This rank's batch of a micro-step."""
+
+    def steps_in_epoch(self, epoch: int) -> int:  # noqa: ARG002 - the Protocol's
+        """Optimizer steps of one epoch."""
+        return self.order.steps
+
+    def steps(self, epoch: int, start: int) -> Iterator[Step]:
+        """The steps of an epoch from number `start` on, in an order drawn anew for each epoch."""
+        for step in range(start, self.order.steps):
+            micros = tuple(self.micro(epoch, step, micro) for micro in range(self.shard.accumulation))
+            yield Step(micros, self.shard.global_batch)
+
+    def rehearsal(self) -> Iterator[Step]:
+        """The first step: all are of one shape."""
+        yield next(self.steps(0, 0))
+
+    def carries(self) -> list[Carry]:
+        """Nothing is carried."""
+        return [() for _ in range(self.shard.accumulation)]
 
 
 def mixed(*numbers: int) -> int:

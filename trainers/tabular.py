@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,15 +12,16 @@ from torch import Tensor, nn
 from jobs.errors import SpecError
 from jobs.spec_tabular import Classification, Mlp, Regression, TabularSpec
 from trainers.factories import resolve
-from trainers.models.tabular import TabularModel, TabularNet, check_outputs, unwrapped
-from trainers.rows import Order, evaluated
+from trainers.models.tabular import TabularModel, TabularNet, check_outputs
+from trainers.models.wrapped import evaluating, unwrapped
+from trainers.rows import Order, RowTask, evaluated
 from trainers.tables import prepared
 from trainers.tables.categories import UNKNOWN
 from trainers.tables.examples import examples
 from trainers.tables.preparation import prepare
 from trainers.tables.prepared import Layout
 from trainers.tables.scores import goal, score_for
-from trainers.task import Carry, Loss, Shard, Step
+from trainers.task import Carry, Loss, Shard
 
 __all__ = ["TabularTask", "load", "prepare"]
 
@@ -37,7 +36,7 @@ def load(spec: TabularSpec, data: Path, shard: Shard) -> TabularTask:
     return TabularTask(spec, data, shard)
 
 
-class TabularTask:
+class TabularTask(RowTask):
     """Prediction of one column of a table from others. A set that fits lies on the device; batches are gathered."""
 
     unit = "rows"
@@ -60,25 +59,7 @@ class TabularTask:
 
     def groups(self, model: nn.Module) -> list[list[nn.Parameter]]:
         """What reads the columns, each layer, and the output layer."""
-        return unwrapped(model).groups()
-
-    def steps_in_epoch(self, epoch: int) -> int:  # noqa: ARG002 - the Protocol's
-        """Optimizer steps of one epoch."""
-        return self.order.steps
-
-    def steps(self, epoch: int, start: int) -> Iterator[Step]:
-        """The steps of an epoch from number `start` on."""
-        for step in range(start, self.order.steps):
-            micros = tuple(self._micro(epoch, step, micro) for micro in range(self.shard.accumulation))
-            yield Step(micros, self.shard.global_batch)
-
-    def rehearsal(self) -> Iterator[Step]:
-        """The first step: all are of one shape."""
-        yield next(self.steps(0, 0))
-
-    def carries(self) -> list[Carry]:
-        """Nothing is carried."""
-        return [() for _ in range(self.shard.accumulation)]
+        return unwrapped(model, TabularModel).groups()
 
     def loss(self, model: nn.Module, batch: Batch, carry: Carry) -> Loss:  # noqa: ARG002 - the Protocol's
         """Forward pass of one micro-step."""
@@ -87,7 +68,7 @@ class TabularTask:
 
     def evaluate(self, model: nn.Module) -> Tensor:
         """This rank's sums of errors over its share of the validation rows, float64."""
-        return self._measured(unwrapped(model), self._validation, self.shard)
+        return self._measured(unwrapped(model, TabularModel), self._validation, self.shard)
 
     def metrics(self, sums: Tensor) -> dict[str, float]:
         """The objective's metrics, in the target's own units."""
@@ -95,7 +76,7 @@ class TabularTask:
 
     def examples(self, model: nn.Module) -> dict[str, Any]:
         """Predictions, errors by segment and the map of the embeddings; metrics of the test rows if there are any."""
-        with _evaluating(model) as tabular:
+        with evaluating(model, TabularModel) as tabular:
             parts = [self._outputs(tabular, self._validation, rows) for rows in evaluated(*self._alone())]
             codes, _, wanted = self._validation
             shown = examples(
@@ -133,7 +114,8 @@ class TabularTask:
         device = self.shard.device
         return model.outputs(codes[rows].to(device).long(), values[rows].to(device))
 
-    def _micro(self, epoch: int, step: int, micro: int) -> Batch:
+    def micro(self, epoch: int, step: int, micro: int) -> Batch:
+        """This rank's batch of a micro-step."""
         codes, values, _ = self._training
         rows = self.order.indices(epoch, step, micro).to(codes.device)
         device = self.shard.device
@@ -185,17 +167,3 @@ def _place(device: torch.device, size: int) -> torch.device:
     if device.type == "cuda" and size > RESIDENT * torch.cuda.mem_get_info(device)[1]:
         return torch.device("cpu")
     return device
-
-
-@contextmanager
-def _evaluating(model: nn.Module) -> Iterator[TabularModel]:
-    """The model inside a wrapper, in evaluation mode and without gradients; every mode is restored."""
-    inner = unwrapped(model)
-    modes = {module: module.training for module in inner.modules()}
-    inner.eval()
-    try:
-        with torch.no_grad():
-            yield inner
-    finally:
-        for module, training in modes.items():
-            module.training = training

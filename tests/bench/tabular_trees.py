@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import sys
-from itertools import islice, product
+from itertools import islice
 from typing import Any
 
 import numpy as np
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 LOSSES = ("squared_error", "absolute_error")
-LEAVES, RATE = (31, 63), 0.1
+LEAVES, RATE = (31, 63, 15), 0.1
 Arrays = dict[str, Any]
 
 
@@ -36,14 +36,20 @@ def errors(model: HistGradientBoostingRegressor, arrays: Arrays, part: str, sett
         yield mape(np.exp(said) if setting["log"] else said, arrays[f"{part}_target"])
 
 
+def validated(arrays: Arrays, setting: dict[str, Any], iterations: int) -> dict[str, Any]:
+    """The setting with the number of trees that is best on validation rows, and its MAPE there."""
+    found = list(errors(trained(arrays, setting, iterations, 1), arrays, "valid", setting))
+    tried = setting | {"valid": min(found), "trees": int(np.argmin(found)) + 1}
+    print(tried, file=sys.stderr, flush=True)
+    return tried
+
+
 def best(arrays: Arrays, loss: str, inputs: list[str], seeds: int, iterations: int) -> dict[str, Any]:
     """The setting of a loss that is best on validation rows, with its MAPE on test rows for each seed."""
-    tried: list[dict[str, Any]] = []
-    for kind, log, leaves in product(inputs, (True, False), LEAVES):
-        setting = {"loss": loss, "input": kind, "log": log, "leaves": leaves}
-        found = list(errors(trained(arrays, setting, iterations, 1), arrays, "valid", setting))
-        tried.append(setting | {"valid": min(found), "trees": int(np.argmin(found)) + 1})
-        print(f"{tried[-1]}", file=sys.stderr, flush=True)
+    few = [{"loss": loss, "input": kind, "log": log, "leaves": LEAVES[0]} for kind in inputs for log in (True, False)]
+    tried = [validated(arrays, setting, iterations) for setting in few]
+    more = [min(tried, key=lambda one: one["valid"]) | {"leaves": leaves} for leaves in LEAVES[1:]]
+    tried += [validated(arrays, setting, iterations) for setting in more]
     chosen = min(tried, key=lambda one: one["valid"])
     tests = []
     for seed in range(1, seeds + 1):

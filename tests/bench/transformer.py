@@ -24,7 +24,8 @@ from trainers.fit.preflight import preflight
 from trainers.fit.prober import Prober
 from trainers.fit.sizes import Size
 from trainers.language import LanguageTask
-from trainers.models.lm import evaluating
+from trainers.models.lm import LanguageModel
+from trainers.models.wrapped import evaluating
 from trainers.session import Session
 from trainers.task import Shard, load, prepare
 
@@ -75,7 +76,7 @@ def blind(task: LanguageTask, session: Session) -> float:
     stream = torch.from_numpy(bptt.streams(task._validation, per_stream, slice(0, rows)))
     counted = torch.from_numpy(bptt.counted(targets, per_stream, slice(0, rows)))
     total = 0.0
-    with evaluating(session.model) as model:
+    with evaluating(session.model, LanguageModel) as model:
         for begin in range(0, per_stream, steps):
             end = min(begin + steps, per_stream)
             nats, _ = model.surprisal(stream[begin:end], stream[begin + 1 : end + 1], model.state(rows))

@@ -13,11 +13,12 @@ from torchvision.models import resnet18
 from jobs.errors import DataError
 from jobs.spec_image import ConvNet, ResNet
 from tests.bench.image_mlp import median_left_over
-from trainers.image import prepare, unwrapped
+from trainers.image import prepare
 from trainers.image_net import pretrained
 from trainers.models.norms import Norm1d
 from trainers.models.resnet import body_state, resnet
-from trainers.models.vision import convnet
+from trainers.models.vision import Classifier, convnet
+from trainers.models.wrapped import unwrapped
 
 from .tiny_image import image_spec, task_of
 
@@ -82,7 +83,7 @@ def test_a_run_keeps_the_weights_that_it_began_with(tmp_path: Path) -> None:
     spec = image_spec(tmp_path, model={"kind": "resnet", "weights": path, "head": 16}, augment=None)
     prepare(spec, tmp_path / "data")
     Path(path).unlink()
-    net = unwrapped(task_of(spec, tmp_path).model()).net
+    net = unwrapped(task_of(spec, tmp_path).model(), Classifier).net
     assert torch.equal(net.get_parameter("body.layer2.0.conv1.weight"), state["layer2.0.conv1.weight"])
 
 

@@ -14,7 +14,9 @@ from jobs.errors import HighwaterError
 from tests.led import lead
 from trainers.fit.preflight import preflight
 from trainers.fit.sizes import Size
-from trainers.image import ImageTask, evaluating, prepare, unwrapped
+from trainers.image import ImageTask, prepare
+from trainers.models.vision import Classifier
+from trainers.models.wrapped import evaluating, unwrapped
 from trainers.task import Shard
 
 from .test_preflight import measured
@@ -53,7 +55,7 @@ def unwrapped_copy(task: ImageTask) -> nn.Module:
 
 def test_what_is_normalised_has_mean_zero_and_deviation_one(tmp_path: Path) -> None:
     task = task_of(image_spec(tmp_path, augment=None, batch=1438), tmp_path)
-    model = unwrapped(task.model())
+    model = unwrapped(task.model(), Classifier)
     (batch,) = next(task.steps(0, 0)).micros
     normal = (batch.pixels() - model.mean) / model.std
     assert abs(normal.mean()) < 1e-4
@@ -69,7 +71,7 @@ def test_frozen_batch_norm_keeps_its_statistics(tmp_path: Path) -> None:
         task.loss(model, step.micros[0], ()).total.backward()
         changed = [name for name, value in model.named_buffers() if not torch.equal(value, before[name])]
         assert bool(changed) == moves
-        with evaluating(model):
+        with evaluating(model, Classifier):
             assert not model.training
         assert model.training
 

@@ -17,18 +17,19 @@ from .test_driver import kill_at_random
 from .tiny import curve
 from .tiny_table import CLASSES, table_spec
 
+SELDOM: dict[str, Any] = {"evaluation": {"every_epochs": 5}, "checkpointing": {"every_s": 1000.0}}
 DEAR = {"target": "dear", "ignore": ["price"], "split": {"kind": "random"}}
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_run_killed_at_random_instants_equals_one_that_was_not(tmp_path: Path, workers: int) -> None:
-    spec = table_spec(tmp_path, workers=workers, batch=16 // workers)
+    spec = table_spec(tmp_path, workers=workers, batch=16 // workers, steps=150)
     draw = random.Random(workers)
     began = time.monotonic()
     assert os.waitpid(in_child(lambda: lead(spec, "straight")), 0)[1] == 0
     length, kills = time.monotonic() - began, 0
     for _ in range(12):
-        kills += kill_at_random(spec, "killed", draw, length * 0.8)
+        kills += kill_at_random(spec, "killed", draw, length * 0.5)
         if (result := run_of(spec, "killed").result()) and result.reason is Reason.DONE:
             break
     assert os.waitpid(in_child(lambda: lead(spec, "killed")), 0)[1] == 0
@@ -54,7 +55,7 @@ def test_two_workers_follow_one_over_the_same_rows(tmp_path: Path, batch_norm: s
 
 def test_a_short_run_learns_prices(tmp_path: Path) -> None:
     data, model = {"split": {"kind": "random"}, "mask_share": 0.01}, {"dropout": 0.0, "dropout_embedding": 0.0}
-    spec = table_spec(tmp_path, data=data, model=model, steps=None, epochs=20)
+    spec = table_spec(tmp_path, data=data, model=model, steps=None, epochs=20, **SELDOM)
     result = lead(spec, "x")
     assert result is not None
     assert (result.metric, result.metric_goal) == ("mae", "min")
@@ -63,7 +64,7 @@ def test_a_short_run_learns_prices(tmp_path: Path) -> None:
 
 
 def test_a_short_run_learns_classes(tmp_path: Path) -> None:
-    spec = table_spec(tmp_path, data=DEAR, objective=CLASSES, steps=None, epochs=10)
+    spec = table_spec(tmp_path, data=DEAR, objective=CLASSES, steps=None, epochs=10, **SELDOM)
     result = lead(spec, "x")
     assert result is not None
     assert (result.metric, result.metric_goal) == ("f1", "max")

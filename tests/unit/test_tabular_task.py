@@ -15,7 +15,8 @@ from jobs.specfile import load_spec, spec_from_json
 from tests.led import lead, run_of
 from trainers.fit.preflight import preflight
 from trainers.fit.sizes import Size
-from trainers.models.tabular import TabularNet, embedding_width, unwrapped
+from trainers.models.tabular import TabularModel, TabularNet, embedding_width
+from trainers.models.wrapped import unwrapped
 from trainers.tables.categories import UNKNOWN, Categories
 from trainers.tables.examples import plane, segments
 from trainers.tables.prepared import Layout
@@ -79,7 +80,7 @@ def test_about_the_share_of_categories_is_masked_anew_in_each_step(tmp_path: Pat
 def test_the_row_of_the_unseen_is_trained_by_masks_alone(tmp_path: Path) -> None:
     for share, moves in ((0.1, True), (0.0, False)):
         task = task_of(table_spec(tmp_path, data={"mask_share": share, "min_count": 1}), tmp_path)
-        model = unwrapped(task.model())
+        model = unwrapped(task.model(), TabularModel)
         for step in task.steps(0, 0):
             task.loss(model, step.micros[0], ()).total.backward()
         assert isinstance(model.network, TabularNet)
@@ -128,7 +129,7 @@ def test_predictions_stay_in_their_range(tmp_path: Path) -> None:
         spec = table_spec(tmp_path, objective=objective)
         prepare(spec, tmp_path / "data")
         task = task_of(spec, tmp_path)
-        model = unwrapped(task.model())
+        model = unwrapped(task.model(), TabularModel)
         for parameter in model.parameters():
             parameter.data.mul_(50)
         shown = task.examples(model)["predicted"]["predicted"]
@@ -291,5 +292,5 @@ def test_the_plane_keeps_what_differs_most() -> None:
 def test_a_criterion_is_the_one_of_the_spec(tmp_path: Path) -> None:
     for loss, expected in (("mse", 4.0), ("mae", 2.0), ("huber", 1.5)):
         task = task_of(table_spec(tmp_path, objective=REGRESSION | {"loss": loss}), tmp_path)
-        criterion = unwrapped(task.model()).criterion
+        criterion = unwrapped(task.model(), TabularModel).criterion
         assert float(criterion(torch.full((3,), 3.0), torch.ones(3))) == expected

@@ -6,8 +6,6 @@ Sequences are time-major, [time, rows]: the scan of a recurrence then reads whol
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
@@ -65,25 +63,3 @@ class LanguageModel(nn.Module, ABC):
         """Logits of what follows the last time step [rows, vocabulary], and the next state."""
         raw, state = self.recur(tokens, state)
         return torch.addmm(self.bias, raw[-1].to(self.embedding.dtype), self.embedding.T), state
-
-
-def unwrapped(model: nn.Module) -> LanguageModel:
-    """The language model, or the one inside a wrapper."""
-    inner = model.module if isinstance(getattr(model, "module", None), nn.Module) else model
-    if not isinstance(inner, LanguageModel):
-        raise TypeError(f"{type(inner).__name__} is not a LanguageModel")
-    return inner
-
-
-@contextmanager
-def evaluating(model: nn.Module) -> Iterator[LanguageModel]:
-    """The language model inside a wrapper, in evaluation mode and without gradients; every mode is restored."""
-    inner = unwrapped(model)
-    modes = {module: module.training for module in inner.modules()}
-    inner.eval()
-    try:
-        with torch.no_grad():
-            yield inner
-    finally:
-        for module, training in modes.items():
-            module.training = training

@@ -115,14 +115,6 @@ def _layer(spec: Mlp, inputs: int, outputs: int) -> nn.Sequential:
     return nn.Sequential(*parts)
 
 
-def unwrapped(model: nn.Module) -> TabularModel:
-    """The model, or the one inside a wrapper."""
-    inner = model.module if isinstance(getattr(model, "module", None), nn.Module) else model
-    if not isinstance(inner, TabularModel):
-        raise TypeError(f"{type(inner).__name__} is not a TabularModel")
-    return inner
-
-
 def check_outputs(network: nn.Module, cardinalities: Sequence[int], continuous: int, outputs: int) -> str:
     """What is wrong with a network's outputs for two rows, or nothing; its mode and its buffers stay as they are."""
     training = network.training
