@@ -17,11 +17,11 @@ class ImageData(Part):
     """`bundled:digits`, `cache:fashion-mnist`, a folder (CLASS/*.png, or train/ and valid/ with such folders), or a
     .parquet file; local or s3://."""
     factory: Annotated[str, AfterValidator(spec_checks.factory)] | None = None
-    """`package.module:function` of your own, called as function(options). It returns a dictionary: `images` (uint8
+    """`package.module:function` of your own, called with the options. It returns a dictionary: `images` (uint8
     [n, height, width] or [n, channels, height, width]), `labels` (integers [n], or 0 and 1 [n, labels]), `classes`
     (names) and perhaps `valid`, a dictionary with images and labels."""
     options: dict[str, JsonValue] = Field(default={})
-    """The factory's argument."""
+    """The factory's keyword arguments."""
     image_column: str = Field(default="image", min_length=1)
     """Column of a Parquet file with encoded images, or with as many numbers from 0 to 255 as an image has."""
     label_column: str = Field(default="label", min_length=1)
@@ -92,10 +92,10 @@ class CustomNet(Part):
 
     kind: Literal["custom"] = "custom"
     factory: Annotated[str, AfterValidator(spec_checks.factory)]
-    """`package.module:function`, called as function(channels, size, outputs, options); it returns a module that maps
+    """`package.module:function`, called as function(channels, size, outputs, **options); it returns a module that maps
     images (floats [rows, channels, size, size], about 0 on average) to logits [rows, outputs]."""
     options: dict[str, JsonValue] = Field(default={})
-    """The factory's last argument."""
+    """The factory's keyword arguments."""
 
 
 class Augment(Part):

@@ -58,10 +58,10 @@ class TabularData(Part):
     source: Annotated[str, AfterValidator(spec_checks.corpus)] | None = None
     """`bundled:flights`, `cache:flights`, a .csv or .parquet file, or a folder of them; local or s3://."""
     factory: Annotated[str, AfterValidator(spec_checks.factory)] | None = None
-    """Instead of `source`, a function of your own: package.module:function, called as function(options), returns a
+    """Instead of `source`, a function of your own: package.module:function, called with the options, returns a
     pyarrow.Table."""
     options: dict[str, JsonValue] = Field(default={})
-    """The factory's argument."""
+    """The factory's keyword arguments."""
     target: str
     """The column to predict."""
     categorical: list[str] | None = None
@@ -164,10 +164,10 @@ class CustomTabular(Part):
 
     kind: Literal["custom"]
     factory: Annotated[str, AfterValidator(spec_checks.factory)]
-    """package.module:function, called as function(cardinalities, continuous, outputs, options); gives a module that
+    """package.module:function, called as function(cardinalities, continuous, outputs, **options); gives a module that
     takes codes (int64 [rows, columns]) and values (float32 [rows, columns]) and returns [rows, outputs]."""
     options: dict[str, JsonValue] = Field(default={})
-    """The factory's last argument."""
+    """The factory's keyword arguments."""
 
 
 class TabularSpec(JobSpec):

@@ -12,24 +12,23 @@ DIGITS = Path(__file__).parent.parent / "trainers" / "samples" / "digits.npz"
 SIDE = 8
 
 
-def pictures(options: dict[str, Any]) -> dict[str, Any]:
+def pictures(count: int, valid: int, cells: int = 2, classes: int = 10, seed: int = 0) -> dict[str, Any]:
     """A data factory: `count` and `valid` pictures of `cells` x `cells` places, each with a digit or empty.
 
     The digits in pictures for validation are in none for training, and stand a little off their places.
     """
-    draw = np.random.default_rng(options.get("seed", 0))
+    draw = np.random.default_rng(seed)
     with np.load(DIGITS) as arrays:
         images, labels = arrays["images"], arrays["labels"]
-    classes = options.get("classes", 10)
     order = draw.permutation(np.flatnonzero(labels < classes))
     cut = len(order) // 4
     made = {
-        name: _composed(images, labels, rows, options[name], options.get("cells", 2), classes, draw)
-        for name, rows in (("count", order[cut:]), ("valid", order[:cut]))
+        name: _composed(images, labels, rows, wanted, cells, classes, draw)
+        for name, wanted, rows in (("train", count, order[cut:]), ("valid", valid, order[:cut]))
     }
     names = [f"digit {number}" for number in range(classes)]
-    (train, train_labels), (valid, valid_labels) = made["count"], made["valid"]
-    further = {"images": valid, "labels": valid_labels}
+    (train, train_labels), (held_out, held_out_labels) = made["train"], made["valid"]
+    further = {"images": held_out, "labels": held_out_labels}
     return {"images": train, "labels": train_labels, "classes": names, "valid": further}
 
 

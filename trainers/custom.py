@@ -17,7 +17,7 @@ from jobs.spec_custom import CustomSpec
 from trainers import random_state, rows
 from trainers.custom_data import Read, Rows, Shapes, Tensors, as_tree, is_tensors, leaves, placed, read, write
 from trainers.custom_model import grouped, own_model, scalars, with_metric
-from trainers.factories import check_options, resolve
+from trainers.factories import call
 from trainers.task import Carry, Loss, Shard
 
 FACTS = "custom.json"
@@ -65,10 +65,8 @@ def load(spec: CustomSpec, data: Path, shard: Shard) -> CustomTask:
 
 def made(spec: CustomSpec) -> tuple[Any, Any]:
     """The training and the validation set as the user's function returns them, drawn from the spec's seed."""
-    function = resolve(spec.data.factory, "data.factory")
-    check_options(function, spec.data.factory, "data", spec.data.options)
     random_state.seed_all(spec.seed)
-    sets = function(**spec.data.options)
+    sets = call(spec.data.factory, "data", spec.data.options)
     if not isinstance(sets, tuple | list) or len(sets) != 2:
         raise DataError(
             f"data.factory {spec.data.factory} returned {_kind(sets)} instead of two sets; "

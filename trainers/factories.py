@@ -51,8 +51,21 @@ def resolve(text: str, field: str) -> Callable[..., Any]:
     return resolved
 
 
-def check_options(function: Callable[..., Any], text: str, field: str, options: Mapping[str, Any]) -> None:
-    """SpecError unless the function can be called with these options as its keyword arguments.
+def call(text: str, field: str, options: Mapping[str, Any], *given: object) -> Any:  # noqa: ANN401 - whatever it makes
+    """What the function that `text` names returns for these arguments and options.
+
+    `field` is the spec's section, such as `model`. Raises what `resolve` and `check_options` raise, and what the
+    function itself raises.
+    """
+    function = resolve(text, f"{field}.factory")
+    check_options(function, text, field, options, *given)
+    return function(*given, **options)
+
+
+def check_options(
+    function: Callable[..., Any], text: str, field: str, options: Mapping[str, Any], *given: object
+) -> None:
+    """SpecError unless the function can be called with what is given and these options as its keyword arguments.
 
     `text` names the function, and `field` is the spec's section, such as `model`.
     """
@@ -61,7 +74,7 @@ def check_options(function: Callable[..., Any], text: str, field: str, options: 
     except ValueError:  # Some functions written in C do not say what they take.
         return
     try:
-        signature.bind(**options)
+        signature.bind(*given, **options)
     except TypeError as error:
         raise SpecError(f"{field}.options do not fit {text}{_shown(signature)}: {error}") from error
 

@@ -14,7 +14,7 @@ from torch import nn
 from infra.storage import is_local, open_store
 from jobs.errors import DataError, NotFoundError, SpecError
 from jobs.spec_image import ConvNet, CustomNet, Mlp, ResNet
-from trainers.factories import resolve
+from trainers.factories import call
 from trainers.models.vision import State, convnet, mlp
 
 ModelSpec = Mlp | ConvNet | ResNet | CustomNet
@@ -52,7 +52,7 @@ def try_out(spec: ModelSpec, channels: int, size: int, outputs: int) -> None:
 
 
 def _custom(spec: CustomNet, channels: int, size: int, outputs: int) -> nn.Module:
-    net = resolve(spec.factory, "model.factory")(channels, size, outputs, dict(spec.options))
+    net = call(spec.factory, "model", spec.options, channels, size, outputs)
     if not isinstance(net, nn.Module):
         raise SpecError(f"model.factory {spec.factory} returned a {type(net).__name__}, but must return a torch module")
     return net

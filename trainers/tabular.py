@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from jobs.errors import SpecError
 from jobs.spec_tabular import Classification, Mlp, Regression, TabularSpec
-from trainers.factories import resolve
+from trainers.factories import call
 from trainers.models.tabular import TabularModel, TabularNet, check_outputs
 from trainers.models.wrapped import evaluating, unwrapped
 from trainers.rows import Order, RowTask, evaluated
@@ -145,7 +145,7 @@ class TabularTask(RowTask):
             columns = {one.column: one.cardinality for one in layout.categories}
             return TabularNet(model, columns, layout.continuous, layout.outputs)
         arguments = (layout.cardinalities, layout.continuous, layout.outputs)
-        network = resolve(model.factory, "model.factory")(*arguments, dict(model.options))
+        network = call(model.factory, "model", model.options, *arguments)
         if not isinstance(network, nn.Module):
             raise SpecError(f"{model.factory} returned a {type(network).__name__}, but must return a torch.nn.Module")
         wrong = check_outputs(network, *arguments)

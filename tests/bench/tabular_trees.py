@@ -11,7 +11,7 @@ import numpy as np
 from sklearn.ensemble import HistGradientBoostingRegressor
 
 LOSSES = ("squared_error", "absolute_error")
-LEAVES, RATE = (31, 63, 15), 0.1
+LEAVES, RATE = (31, 63, 15, 7), 0.1
 Arrays = dict[str, Any]
 
 

@@ -132,7 +132,7 @@ def test_parquet_with_numbers_and_with_many_labels(tmp_path: Path) -> None:
     assert found.labels[:3].tolist() == [[1, 1], [0, 0], [0, 1]]
 
 
-def made(options: dict[str, Any]) -> Any:
+def made(**options: str) -> Any:
     """What the tests' data factories return: good arrays, changed by the options."""
     good = {"images": np.zeros((12, 5, 5), np.uint8), "labels": np.arange(12) % 3, "classes": ["a", "b", "c"]}
     for key, change in options.items():

@@ -106,12 +106,10 @@ def test_accuracy_is_no_metric_for_many_labels(tmp_path: Path) -> None:
 # Networks of one's own
 
 
-def own(channels: int, size: int, outputs: int, options: dict[str, Any]) -> Any:
-    if options.get("what") == "nothing":
+def own(channels: int, size: int, outputs: int, what: str = "", more: int = 0) -> Any:
+    if what == "nothing":
         return None
-    net = nn.Sequential(
-        nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * channels, outputs + options.get("more", 0))
-    )
+    net = nn.Sequential(nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(4 * channels, outputs + more))
     assert size == 8
     return net
 

@@ -89,9 +89,9 @@ def task_of(spec: TabularSpec, folder: Path, shard: Shard | None = None) -> Tabu
 # What a user might bring: factories for specs
 
 
-def houses(options: dict[str, Any]) -> Any:
-    """A factory of data: the table, or something else that `options` ask for."""
-    return pa.table(columns(options.get("rows", 600))) if "give" not in options else options["give"]
+def houses(rows: int = 600, give: Any = None) -> Any:
+    """A factory of data: the table, or something else that is asked for."""
+    return pa.table(columns(rows)) if give is None else give
 
 
 class Sum(nn.Module):
@@ -112,8 +112,8 @@ class Sum(nn.Module):
         return [list(self.tables.parameters()), list(self.line.parameters())]
 
 
-def network(cardinalities: list[int], continuous: int, outputs: int, options: dict[str, Any]) -> Any:
+def network(cardinalities: list[int], continuous: int, outputs: int, none: bool = False, more: int = 0) -> Any:
     """A factory of networks: one that fits, or one with too many outputs, or no network at all."""
-    if options.get("none"):
+    if none:
         return "no network"
-    return Sum(cardinalities, continuous, outputs + options.get("more", 0))
+    return Sum(cardinalities, continuous, outputs + more)

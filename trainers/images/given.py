@@ -9,11 +9,9 @@ import numpy as np
 
 from jobs.errors import DataError
 from jobs.spec_image import ImageData
-from trainers.factories import resolve
+from trainers.factories import call
 from trainers.images.decode import Form
 from trainers.images.pictures import Labels, Pictures, Pixels
-
-FIELD = "data.factory"
 
 
 def read(factory: str, data: ImageData, form: Form) -> Pictures:
@@ -22,7 +20,7 @@ def read(factory: str, data: ImageData, form: Form) -> Pictures:
     Raises SpecError where there is no such function, DataError for what it returns, and what the function itself
     raises.
     """
-    found = resolve(factory, FIELD)(dict(data.options))
+    found = call(factory, "data", data.options)
     if not isinstance(found, Mapping):
         raise DataError(
             f"{factory} returned a {type(found).__name__}, but must return a dictionary of images and labels"

@@ -47,10 +47,10 @@ def read(data: TabularData, endpoint: str | None = None) -> Source:
 
 
 def _made(data: TabularData) -> Source:
-    from trainers.factories import resolve
+    from trainers.factories import call
 
     name = str(data.factory)
-    table = resolve(name, "data.factory")(dict(data.options))
+    table = call(name, "data", data.options)
     if not isinstance(table, pa.Table):
         raise DataError(f"{name} returned a {type(table).__name__}; data.factory must return a pyarrow.Table")
     return Source(name, table, None)
