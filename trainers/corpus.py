@@ -8,16 +8,21 @@ import json
 import random
 import re
 import zlib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from jobs.errors import DataError
+from trainers.sources import Kind, files
 
 #: The split's own seed: runs with other seeds are measured on the same documents.
 SPLIT_SEED = 0
 _HALF_PAIR = re.compile("[\ud800-\udfff]")
-_FORMS = "a .txt, .jsonl or .jsonl.gz file, or a folder of .txt files"
+_TEXTS = Kind(
+    noun="corpus",
+    sample=".jsonl.gz",
+    single=(".txt", ".jsonl", ".jsonl.gz"),
+    inside=(".txt",),
+    forms="a .txt, .jsonl or .jsonl.gz file, or a folder of .txt files",
+)
 
 
 @dataclass(frozen=True)
@@ -48,14 +53,14 @@ def read(source: str, endpoint: str | None = None) -> Corpus:
     """
     digest = hashlib.sha256()
     documents: list[str] = []
-    files = 0
-    for name, content in _files(source, endpoint):
-        files += 1
+    count = 0
+    for name, content in files(source, _TEXTS, endpoint):
+        count += 1
         digest.update(b"" if name == source else f"{name}\0{len(content)}\0".encode())
         digest.update(content)
         documents += _documents(name, content)
-    if files == 0:
-        raise DataError(f"{source} has no .txt files; data.source must be {_FORMS}")
+    if count == 0:
+        raise DataError(f"{source} has no .txt files; data.source must be {_TEXTS.forms}")
     if not documents:
         raise DataError(f"{source} holds no text, only white space; put text into it or change data.source")
     return Corpus(source, tuple(documents), digest.hexdigest())
@@ -78,63 +83,6 @@ def split(documents: tuple[str, ...], validation_share: float) -> Split:
     return Split(tuple(shuffled[count:]), tuple(shuffled[:count]), by_document=True)
 
 
-def _files(source: str, endpoint: str | None) -> Iterator[tuple[str, bytes]]:
-    """Name and content of every file of a source, folders in the order of their names."""
-    if source.startswith("bundled:"):
-        yield source, _read(_bundled(source.removeprefix("bundled:")))
-    elif source.startswith("cache:"):
-        from trainers import datasets
-
-        yield source, _read(datasets.cached(source.removeprefix("cache:")))
-    elif source.startswith("s3://"):
-        yield from _s3_files(source, endpoint)
-    else:
-        yield from _local_files(source)
-
-
-def _bundled(name: str) -> Path:
-    folder = Path(__file__).parent / "samples"
-    names = sorted(path.name.removesuffix(".jsonl.gz") for path in folder.glob("*.jsonl.gz"))
-    if name not in names:
-        raise DataError(f"there is no bundled corpus {name!r}; data.source can be bundled:{' or bundled:'.join(names)}")
-    return folder / f"{name}.jsonl.gz"
-
-
-def _local_files(source: str) -> Iterator[tuple[str, bytes]]:
-    try:
-        path = Path(source).expanduser()
-        is_folder = path.is_dir()
-    except (RuntimeError, OSError) as error:
-        raise DataError(f"data.source {source[:80]} is not a path that can be read ({error})") from error
-    if is_folder:
-        for file in sorted(path.glob("*.txt")):
-            yield file.name, _read(file)
-    else:
-        yield source, _read(path)
-
-
-def _s3_files(source: str, endpoint: str | None) -> Iterator[tuple[str, bytes]]:
-    from infra.storage import open_store
-
-    if source.endswith((".txt", ".jsonl", ".jsonl.gz")):
-        folder, name = source.rsplit("/", 1)
-        yield source, open_store(folder, endpoint).get(name)
-        return
-    store = open_store(source.rstrip("/"), endpoint)
-    for entry in store.list(""):
-        if entry.key.endswith(".txt") and "/" not in entry.key:
-            yield entry.key, store.get(entry.key)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except FileNotFoundError as error:
-        raise DataError(f"{path} does not exist; data.source must be {_FORMS}") from error
-    except OSError as error:
-        raise DataError(f"{path} cannot be read ({error.strerror}); check data.source") from error
-
-
 def _documents(name: str, content: bytes) -> list[str]:
     """The documents of one file, without those that hold only white space."""
     if name.startswith(("bundled:", "cache:")) or name.endswith(".jsonl.gz"):
@@ -144,7 +92,7 @@ def _documents(name: str, content: bytes) -> list[str]:
     elif name.endswith(".txt"):
         texts = [_decode(name, content)]
     else:
-        raise DataError(f"{name} is of no known form; data.source must be {_FORMS}")
+        raise DataError(f"{name} is of no known form; data.source must be {_TEXTS.forms}")
     return [text for text in texts if text and not text.isspace()]
 
 
