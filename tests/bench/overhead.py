@@ -148,6 +148,7 @@ class Turns(LanguageTask):
 def recipe(total: int, storage: Path) -> LanguageSpec:
     """The recipe `language` with one worker, so many steps, and nothing but steps."""
     changes: dict[str, Any] = {"epochs": None, "steps": total, "workers": 1, "batch": 10, "bptt": 35}
+    changes |= {"learning_rate": 0.01}
     changes |= {"storage": str(storage)}
     spec = load_spec("language", ())
     document = spec.model_dump() | changes
