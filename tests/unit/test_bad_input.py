@@ -90,7 +90,6 @@ def spec_file(tmp_path: Path) -> Callable[..., str]:
         (["--set", ""], "--set"),
         (["--set", "model..hidden=3"], "model..hidden"),
         (["--set", "steps=[1"], "steps"),
-        (["--set", "learning_rate=auto"], "learning_rate: auto is not built yet"),
         (["--set", "epochs=1", "--set", "steps=1"], "either epochs or steps"),
         (["--until", "tarin"], "train"),
         (["--name", "../up"], "name"),

@@ -197,10 +197,10 @@ def test_a_save_that_a_leftover_rank_finished_too_late_is_not_gone_on_from(tmp_p
 
 
 def test_the_command_says_what_is_wrong_in_one_sentence(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    spec = json.dumps(document(tmp_path, learning_rate="auto"))
+    spec = json.dumps(document(tmp_path, search={"space": {"seed": [1, 2]}}))
     assert main([spec, "--ray", "none"]) == 2
     error = capsys.readouterr().err
-    assert error.startswith("highwater: learning_rate: auto")
+    assert error.startswith("highwater: search: searching is not built yet")
     assert error.count("\n") == 1
 
 

