@@ -24,7 +24,7 @@ from trainers.session import Session
 from trainers.task import Shard, load, prepare
 
 MIB = 2**20
-SMALL = ["workers=1", "model.embedding=48", "model.hidden=100", "bptt_jitter=null"]
+SMALL = ["learning_rate=0.01", "workers=1", "model.embedding=48", "model.hidden=100", "bptt_jitter=null"]
 
 
 @pytest.fixture(scope="module")
