@@ -30,7 +30,7 @@ def test_a_run_killed_at_random_instants_equals_one_that_was_not(tmp_path: Path,
     assert os.waitpid(in_child(lambda: lead(spec, "straight")), 0)[1] == 0
     length, kills = time.monotonic() - began, 0
     for _ in range(12):
-        kills += kill_at_random(spec, "killed", draw, length * 0.8)
+        kills += kill_at_random(spec, "killed", draw, length * 0.4)
         if (result := run_of(spec, "killed").result()) and result.reason is Reason.DONE:
             break
     assert os.waitpid(in_child(lambda: lead(spec, "killed")), 0)[1] == 0
