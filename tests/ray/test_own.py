@@ -17,6 +17,9 @@ from tests.unit.tiny import curve
 
 from .test_runs import BIN, ENVIRONMENT, ROOT, Cluster, cluster  # noqa: F401 - a fixture
 
+#: Ray makes a virtual environment for one of them; all take minutes where a machine does other things, too.
+pytestmark = pytest.mark.timeout(600)
+
 
 @pytest.fixture
 def home(tmp_path: Path) -> Path:
@@ -35,7 +38,7 @@ def start(home: Path, name: str, *words: str) -> subprocess.Popen[bytes]:
 
 
 def end(process: subprocess.Popen[bytes]) -> None:
-    error = process.communicate(timeout=250)[1]
+    error = process.communicate(timeout=550)[1]
     assert process.returncode == 0, error.decode()
 
 
@@ -78,7 +81,6 @@ def test_rays_workers_find_it_too(home: Path) -> None:
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(600)  # Ray makes a virtual environment for the job first.
 def test_it_travels_to_a_cluster_with_what_it_requires(home: Path, cluster: Cluster) -> None:  # noqa: F811
     # A requirement that the cluster's Python meets already: nothing is fetched.
     words = changed("batch=16", "steps=30", "memory_limit_mib=null", "runtime.requirements=[packaging>=20]")
