@@ -80,7 +80,7 @@ def test_sweeps_that_agree_decide_and_say_how_far() -> None:
     assert found.conclusive
     assert 5e-4 < found.rate < 2e-3
     assert found.rate == found.suggestions["minimum/10"].rate
-    assert "3 sweeps agree within a factor" in found.why
+    assert "of 3 sweeps lie within a factor" in found.why
     assert len(found.suggestions["valley"].each) == 3
 
 
@@ -91,6 +91,13 @@ def test_sweeps_that_contradict_each_other_are_inconclusive_and_stay_below_the_b
     assert found.rate == min(0.1, found.bracket.diverged / 20)
     assert "a factor" in found.why
     assert "give learning_rate yourself" in found.why
+
+
+def test_one_stray_sweep_of_three_does_no_harm() -> None:
+    found = decide([made_up(1e-2), made_up(1e-2, seed=1), made_up(0.5)], "minimum/4", "sgd")
+    assert found.conclusive
+    assert found.spread > 10
+    assert 1e-3 < found.rate < 5e-3
 
 
 def test_a_curve_of_noise_is_inconclusive() -> None:

@@ -12,8 +12,9 @@ from jobs.spec import JobSpec
 from trainers.lr.curve import Bracket, Sweep
 from trainers.lr.rules import RULES
 
-SPREAD_MOST = 3.0
-"""Sweeps whose lowest points lie further apart than this factor contradict each other."""
+APART = 3.0
+"""A sweep whose lowest point is further than this factor from the median of all contradicts it; one stray sweep of
+three does no harm, as the median does not follow it."""
 LEAST_STEPS = 60
 """Optimizer steps that sweeps take however short the run is: fewer say nothing."""
 COARSE_STEPS = 40
@@ -66,11 +67,12 @@ def decide(sweeps: Sequence[Sweep], rule: str, optimizer: str) -> Decision:
     brackets = [sweep.bracket for sweep in telling]
     bracket = Bracket(*(_middle([getattr(b, part) for b in brackets]) for part in ("low", "lowest", "diverged")))
     spread = max(b.lowest for b in brackets) / min(b.lowest for b in brackets)
-    if spread > SPREAD_MOST and len(telling) > 1:
+    agreeing = sum(1 / APART <= b.lowest / bracket.lowest <= APART for b in brackets)
+    if 2 * agreeing <= len(telling):
         why = f"the lowest points of {len(telling)} sweeps lie a factor {spread:.1f} apart"
         return _usual(why, optimizer, suggestions, bracket, spread)
     rate = suggestions[rule].rate
-    agree = f"; {len(telling)} sweeps agree within a factor {spread:.1f}" if len(telling) > 1 else ""
+    agree = f"; the lowest points of {len(telling)} sweeps lie within a factor {spread:.1f}" if len(telling) > 1 else ""
     why = (
         f"the loss falls from {bracket.low:.1e} on, is at its lowest at {bracket.lowest:.1e} and is worse again at "
         f"{bracket.diverged:.1e}{agree}; {rule} gives {rate:.2e}"
