@@ -20,6 +20,8 @@ DROP_SHARE = 0.1
 """Share of the whole drop from which on the rate is said to do something."""
 BACK_SHARE = 0.5
 """Share of the whole drop that, once lost again, says that the rate is too high."""
+GAIN_SHARE = 0.25
+"""Share of all that a sweep ever gains which must be gained before losing it says anything: less is chance."""
 
 Ended = Literal["highest", "worse", "not finite"]
 """Why a sweep ended: at its highest rate, at a loss far above the best one, at a loss that is not a number."""
@@ -60,10 +62,11 @@ class Sweep:
         What comes after it does not count: a rate that is too high may still, with time, find its way down again.
         """
         best = self.level
+        enough = max(self._chance, GAIN_SHARE * (self.level - min(self.smooth)))
         for i, loss in enumerate(self.smooth):
             best = min(best, loss)
             gained = self.level - best
-            if gained > self._chance and loss > best + BACK_SHARE * gained:
+            if gained > enough and loss > best + BACK_SHARE * gained:
                 return i
         return None
 
