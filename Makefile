@@ -35,7 +35,7 @@ format: $(VENV)/.dev ## Put the code into its format
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
-bench: $(VENV)/.dev ## Run the benchmarks that back the README's figures (about an hour)
+bench: $(VENV)/.dev ## Run the benchmarks that back the README's figures (a few hours; image and tabular need their sets fetched)
 	$(BIN)/python -m tests.bench.overhead
 	$(BIN)/python -m tests.bench.startup
 	$(BIN)/python -m tests.bench.qrnn
@@ -46,6 +46,10 @@ bench: $(VENV)/.dev ## Run the benchmarks that back the README's figures (about 
 	$(BIN)/python -m tests.bench.fit_ranks
 	$(BIN)/python -m tests.bench.fit_simulated
 	$(BIN)/python -m tests.bench.lr
+	$(BIN)/python -m tests.bench.settle
+	$(BIN)/python -m tests.bench.image
+	$(BIN)/python -m tests.bench.tabular
+	$(BIN)/python -m tests.bench.transformer
 
 bench-fit: $(VENV)/.dev ## Compare our search for the batch with other packages' (up to 45 minutes; it can be stopped and goes on)
 	$(BIN)/python -m tests.bench.fit

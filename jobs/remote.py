@@ -40,6 +40,8 @@ S3_VARIABLES = (
     "AWS_ENDPOINT_URL",
     "AWS_ENDPOINT_URL_S3",
 )
+#: Fields that may name a file or folder that the run reads: section and name.
+INPUTS = (("data", "source"), ("model", "weights"))
 #: Seconds between two looks at the job.
 STATUS_S = 2.0
 #: Seconds for which a cluster that answered before may be out of reach.
@@ -63,12 +65,12 @@ def refuse_invisible(spec: JobSpec, address: str, environ: Mapping[str, str] = o
             f"storage {spec.storage} is a folder of this machine, which the cluster at {address} cannot see; "
             "give --storage s3://BUCKET/PREFIX"
         )
-    source = data_source(spec)
-    if source is not None and _is_path(source):
-        raise DataError(
-            f"data.source {source} is a path on this machine, which the cluster at {address} cannot see; "
-            "put the data into S3 and give --set data.source=s3://BUCKET/KEY"
-        )
+    for named, place in inputs(spec).items():
+        if _is_path(place):
+            raise DataError(
+                f"{named} {place} is a path on this machine, which the cluster at {address} cannot see; "
+                f"put it into S3 and give --set {named}=s3://BUCKET/KEY"
+            )
     endpoint = spec.storage_endpoint or environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
     if endpoint and is_loopback(endpoint):
         raise StorageError(
@@ -82,16 +84,17 @@ def as_seen_elsewhere(spec: JobSpec) -> JobSpec:
     document: dict[str, Any] = spec.model_dump(mode="json")
     if is_local(spec.storage) and "://" not in spec.storage:
         document["storage"] = _absolute(spec.storage)
-    source = data_source(spec)
-    if source is not None and _is_path(source):
-        document["data"]["source"] = _absolute(source)
+    for named, place in inputs(spec).items():
+        section, _, name = named.partition(".")
+        if _is_path(place):
+            document[section][name] = _absolute(place)
     return type(spec).model_validate(document)
 
 
-def data_source(spec: JobSpec) -> str | None:
-    """`data.source` of the specs that have one."""
-    source = getattr(getattr(spec, "data", None), "source", None)
-    return source if isinstance(source, str) else None
+def inputs(spec: JobSpec) -> dict[str, str]:
+    """What the run reads, by the field that names it, of those that the spec has and gives."""
+    found = {f"{part}.{name}": getattr(getattr(spec, part, None), name, None) for part, name in INPUTS}
+    return {field: place for field, place in found.items() if isinstance(place, str)}
 
 
 def _is_path(source: str) -> bool:
@@ -116,8 +119,7 @@ def job_environment(spec: JobSpec, auth_mode: str, probe: str, environ: Mapping[
         "RAY_USAGE_STATS_ENABLED": "0",
         "PYTHONUNBUFFERED": "1",
     }
-    source = data_source(spec)
-    if not is_local(spec.storage) or (source is not None and source.startswith("s3://")):
+    if not is_local(spec.storage) or any(place.startswith("s3://") for place in inputs(spec).values()):
         variables |= {key: environ[key] for key in S3_VARIABLES if environ.get(key)}
     return variables
 

@@ -31,6 +31,7 @@ import builtins
 import json
 import math
 import re
+import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, Protocol, TypeVar
@@ -180,7 +181,7 @@ class Result(Record):
     best_step: int
     best_checkpoint: str | None
     baseline: dict[str, Number]
-    """The same metrics of a model that learned nothing but frequencies."""
+    """The same metrics of a model that learned next to nothing, such as frequencies; the data stage's facts name it."""
 
 
 @dataclass(frozen=True)
@@ -208,6 +209,12 @@ class RunDir:
         """Replace one record atomically."""
         document = record.model_dump(mode="json") if isinstance(record, BaseModel) else record
         self.store.put(self.key(key), strict_json(document, indent=1), if_absent=if_absent)
+
+    def finish_stage(self, stage: str, message: str, facts: Row, *, began: float) -> None:
+        """Record what a stage that began at this time (seconds since 1970) found; it is then not done again."""
+        now = time.time()
+        record = {"stage": stage, "time": now, "seconds": now - began, "message": message, "facts": facts}
+        self.write(f"stages/{stage}.json", record)
 
     def read(self, key: str) -> Row | None:
         """One record as JSON, or None if it was never written."""

@@ -145,7 +145,7 @@ class CustomTask(rows.RowTask):
             return {}
         was_training = model.training
         model.eval()
-        everything = rows.evaluated(len(self._validation), Shard(0, 1, self.shard.batch, 1, self.shard.device))
+        everything = rows.evaluated(len(self._validation), self.shard.alone)
         with torch.no_grad():
             found: dict[str, Any] = method(self._evaluated(part) for part in everything)
         model.train(was_training)

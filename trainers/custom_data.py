@@ -17,12 +17,10 @@ from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.data import TensorDataset, default_collate
 
 from jobs.errors import DataError
-from trainers.rows import mixed
+from trainers.rows import home, mixed
 
 Tree = Any
 """A tensor, or dicts, tuples and lists of them, one in another."""
-SHARE = 0.25
-"""Share of a GPU's memory that a set may take; a larger one stays in the host's memory."""
 
 
 @dataclass(frozen=True)
@@ -150,11 +148,8 @@ def read(described: Any, data: Path) -> Tree:  # noqa: ANN401 - JSON
 
 def placed(tree: Tree, device: torch.device) -> Tree:
     """The tensors where batches of them are gathered: on the device if they fit there well, else on the host."""
-    if device.type == "cuda":
-        free = SHARE * torch.cuda.get_device_properties(device).total_memory
-        if sum(leaf.nbytes for leaf in tree_leaves(tree)) > free:
-            return tree
-    return tree_map(lambda leaf: leaf.to(device), tree)
+    place = home(device, sum(leaf.nbytes for leaf in tree_leaves(tree)))
+    return tree_map(lambda leaf: leaf.to(place), tree)
 
 
 @contextlib.contextmanager

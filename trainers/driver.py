@@ -145,16 +145,14 @@ class Driver:
         if record := self.run.read("stages/data.json"):
             facts: dict[str, Any] = record["facts"]
             return facts
-        began = time.monotonic()
+        began = time.time()
         with tempfile.TemporaryDirectory(prefix="highwater-data-") as folder:
             facts = task.prepare(self.spec, Path(folder))
             for path in sorted(Path(folder).rglob("*")):
                 if path.is_file():
                     self.run.store.put_file(self.run.key("data", path.relative_to(folder).as_posix()), path)
         message = facts.pop("message", None) or f"prepared {facts.get('source', 'the data')}"
-        seconds = time.monotonic() - began
-        record = {"stage": "data", "time": time.time(), "seconds": seconds, "facts": facts, "message": message}
-        self.run.write("stages/data.json", record)
+        self.run.finish_stage("data", message, facts, began=began)
         return facts
 
     def _preflight(self) -> Surface | None:
@@ -191,7 +189,15 @@ class Driver:
             job = RangeJob(self.spec.model_dump(mode="json"), self.run.name, self.keeper.lease.number, retry)
             return stage.search(job, self.spec, self.run, self.backend, lambda: self.keeper.lost is not None)
 
-        found = stage.stored(self.run, self.spec) or self._found("the learning rate", search)
+        found = stage.stored(self.run, self.spec)
+        while found is None:
+            try:
+                found = self._found("the learning rate", search)
+            except Exception as error:  # Whatever a rank raised: only a lack of memory can be mended here.
+                typed = as_typed(error)
+                if typed.reason is not Reason.OUT_OF_MEMORY:
+                    raise
+                self.spec = shrink(self.run, self.spec, typed, 0, self.event)
         self.spec = stage.with_rate(self.spec, found)
 
     def _found(self, what: str, search: Callable[[int], dict[str, Any]]) -> dict[str, Any]:

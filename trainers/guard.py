@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import gc
 import traceback
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
 
 from jobs.spec import JobSpec
 from trainers.failures import is_out_of_memory
-from trainers.memory import MIB, lift_limit, limit_memory
+from trainers.memory import MIB, lift_limit, limit_memory, shortage
+from trainers.task import Shard
 
 HEADROOM = 128 * MIB
 """Bytes beyond the declared limit for what no measurement of training counts: stacks of threads, buffers of Ray and
@@ -42,6 +43,30 @@ def memory_limited(spec: JobSpec, device: torch.device) -> Iterator[None]:
             torch.cuda.set_per_process_memory_fraction(1.0, device)
         else:
             lift_limit()
+
+
+@contextmanager
+def guarded(spec: JobSpec, shard: Shard, step: Callable[[], int] = lambda: 0) -> Iterator[None]:
+    """Hold the block to the spec's memory limit; whatever allocator gives up in it, it is an OutOfMemoryError.
+
+    `step` says, when that happens, which optimizer step was being computed; 0 before the first.
+    """
+    with memory_limited(spec, shard.device):
+        try:
+            yield
+        except Exception as error:
+            cause = memory_error_in(error)
+            if cause is None:
+                raise
+            raise shortage(
+                cause,
+                shard.device,
+                batch=shard.batch,
+                bptt=getattr(spec, "bptt", None),
+                rank=shard.rank,
+                step=step(),
+                limit=spec.memory_limit_mib and spec.memory_limit_mib * MIB,
+            ) from error
 
 
 def memory_error_in(error: BaseException) -> BaseException | None:

@@ -21,9 +21,9 @@ from jobs.specfile import spec_from_json
 from jobs.streams import Flusher, StreamWriter
 from trainers.failures import as_typed
 from trainers.group import Group
-from trainers.guard import let_go, memory_error_in, memory_limited
+from trainers.guard import guarded, let_go
 from trainers.loop import Outcome, train
-from trainers.memory import MIB, settle, shortage
+from trainers.memory import settle
 from trainers.session import Session
 from trainers.task import Shard, load
 from trainers.worker import RunWorker
@@ -82,21 +82,10 @@ def run_rank(
 def train_session(spec: JobSpec, data: Path, shard: Shard, worker: RunWorker, run: RunDir) -> Outcome:
     """Load the task and train it. Whatever allocator gives up meanwhile, it is an OutOfMemoryError with its facts."""
     session: Session | None = None
-    with memory_limited(spec, shard.device):
-        try:
-            session = Session(spec, load(spec, data, shard), shard)
-            announce(session, worker)
-            ended = train(session, worker)
-        except Exception as error:
-            cause = memory_error_in(error)
-            if cause is None:
-                raise
-            step = session.progress.step + 1 if session else 0
-            bptt = getattr(spec, "bptt", None)
-            limit = spec.memory_limit_mib and spec.memory_limit_mib * MIB
-            raise shortage(
-                cause, shard.device, batch=shard.batch, bptt=bptt, rank=shard.rank, step=step, limit=limit
-            ) from error
+    with guarded(spec, shard, lambda: session.progress.step + 1 if session else 0):
+        session = Session(spec, load(spec, data, shard), shard)
+        announce(session, worker)
+        ended = train(session, worker)
         if shard.rank == 0 and ended.reason == Reason.DONE:
             show_examples(session, run)
         return ended

@@ -19,6 +19,9 @@ from torch import Tensor
 from jobs.errors import DataError
 from trainers.task import Carry, Shard, Step
 
+RESIDENT = 0.25
+"""Share of a GPU's memory that a set may take; a larger one stays in the host's, and batches are copied."""
+
 
 @dataclass(frozen=True)
 class Order:
@@ -94,6 +97,13 @@ def evaluated(rows: int, shard: Shard) -> Iterator[slice]:
     """This rank's share of the rows to evaluate, in order, `batch` at a time: all ranks together take each once."""
     for first in range(shard.rank * shard.batch, rows, shard.workers * shard.batch):
         yield slice(first, min(first + shard.batch, rows))
+
+
+def home(device: torch.device, size: int) -> torch.device:
+    """Where a set of so many bytes lies: on the device, unless it would take too much of a GPU's memory."""
+    if device.type == "cuda" and size > RESIDENT * torch.cuda.get_device_properties(device).total_memory:
+        return torch.device("cpu")
+    return device
 
 
 @lru_cache(maxsize=2)

@@ -36,7 +36,7 @@ def files(source: str, kind: Kind, endpoint: str | None) -> Iterator[tuple[str, 
     if where == "bundled":
         yield source, content(bundled(name, kind), kind)
     elif where == "cache":
-        yield source, content(_cached(name, kind), kind)
+        yield source, content(cached(name, kind), kind)
     elif where == "s3":
         yield from _s3_files(source, kind, endpoint)
     else:
@@ -62,7 +62,8 @@ def content(path: Path, kind: Kind) -> bytes:
         raise DataError(f"{path} cannot be read ({error.strerror}); check data.source") from error
 
 
-def _cached(name: str, kind: Kind) -> Path:
+def cached(name: str, kind: Kind) -> Path:
+    """The file of a set that was fetched; DataError if it was not, or is of another kind."""
     from trainers import datasets
 
     path = datasets.cached(name)

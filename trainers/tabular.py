@@ -14,7 +14,7 @@ from jobs.spec_tabular import Classification, Mlp, Regression, TabularSpec
 from trainers.factories import call
 from trainers.models.tabular import TabularModel, TabularNet, check_outputs
 from trainers.models.wrapped import evaluating, unwrapped
-from trainers.rows import Order, RowTask, evaluated
+from trainers.rows import Order, RowTask, evaluated, home
 from trainers.tables import prepared
 from trainers.tables.categories import UNKNOWN
 from trainers.tables.examples import examples
@@ -27,8 +27,6 @@ __all__ = ["TabularTask", "load", "prepare"]
 
 Batch = tuple[Tensor, Tensor, Tensor]
 """Codes int64 [rows, columns], values float32 [rows, columns] and targets [rows] of one micro-step."""
-RESIDENT = 0.25
-"""Share of a GPU's memory that a training set may take; a larger one stays in the host's, and batches are copied."""
 
 
 def load(spec: TabularSpec, data: Path, shard: Shard) -> TabularTask:
@@ -77,8 +75,9 @@ class TabularTask(RowTask):
     def examples(self, model: nn.Module) -> dict[str, Any]:
         """Predictions, errors by segment and the map of the embeddings; metrics of the test rows if there are any."""
         with evaluating(model, TabularModel) as tabular:
-            parts = [self._outputs(tabular, self._validation, rows) for rows in evaluated(*self._alone())]
             codes, _, wanted = self._validation
+            every = evaluated(len(wanted), self.shard.alone)
+            parts = [self._outputs(tabular, self._validation, rows) for rows in every]
             shown = examples(
                 tabular.network,
                 self.score,
@@ -90,14 +89,9 @@ class TabularTask(RowTask):
             )
             test = self._arrays("test")
             if len(test[2]):
-                sums = self._measured(tabular, test, self._alone(len(test[2]))[1])
+                sums = self._measured(tabular, test, self.shard.alone)
                 shown["test"] = {"rows": len(test[2]), "metrics": self.score.metrics(sums)}
         return shown
-
-    def _alone(self, rows: int | None = None) -> tuple[int, Shard]:
-        """All validation rows, or so many others, as one rank that has them all."""
-        shard = Shard(0, 1, self.shard.batch, 1, self.shard.device)
-        return len(self._validation[2]) if rows is None else rows, shard
 
     def _measured(self, model: TabularModel, part: Batch, shard: Shard) -> Tensor:
         total: Tensor | None = None
@@ -129,7 +123,7 @@ class TabularTask(RowTask):
 
     def _arrays(self, name: str) -> Batch:
         codes, values, wanted = (prepared.array(self.data, f"{name}_{kind}") for kind in ("codes", "values", "targets"))
-        place = _place(self.shard.device, codes.nbytes + values.nbytes + wanted.nbytes)
+        place = home(self.shard.device, codes.nbytes + values.nbytes + wanted.nbytes)
         return codes.to(place), values.to(place), wanted.to(place)
 
     def _as_trained(self, wanted: Tensor) -> Tensor:
@@ -160,10 +154,3 @@ def _bounds(objective: Regression | Classification, layout: Layout) -> tuple[flo
         return None
     low, high = layout.scale.to(np.array(objective.y_range)).tolist()
     return low, high
-
-
-def _place(device: torch.device, size: int) -> torch.device:
-    """Where arrays of so many bytes lie: on the device, unless they would take too much of a GPU's memory."""
-    if device.type == "cuda" and size > RESIDENT * torch.cuda.mem_get_info(device)[1]:
-        return torch.device("cpu")
-    return device

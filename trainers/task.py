@@ -43,6 +43,11 @@ class Shard:
         """Rows of one optimizer step over all ranks and micro-steps."""
         return self.batch * self.workers * self.accumulation
 
+    @property
+    def alone(self) -> Shard:
+        """The same device and batch without other ranks: for what one rank does by itself."""
+        return Shard(0, 1, self.batch, 1, self.device)
+
     def rows(self, micro: int) -> slice:
         """The rows of the global batch in this rank's micro-step."""
         first = (micro * self.workers + self.rank) * self.batch

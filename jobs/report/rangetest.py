@@ -5,10 +5,9 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from statistics import median
 
 from jobs.report.panel import Chart, Colour, Panel, Series, Symbol, missing
-from jobs.report.reading import records, words
+from jobs.report.reading import finite_rows, items, records, words
 from jobs.report.text import Html, finite, join, number, share, tag
 from jobs.report.view import RunView, section
 from jobs.rundir import Row
@@ -17,8 +16,6 @@ from jobs.spec import AUTO
 TITLE = "How the rate was found"
 MOST = 1000
 """Sweeps and rules, and steps of a sweep, that are read at most."""
-WINDOW = 5
-"""Losses that the drawn running median looks at."""
 HIGH = 1.5
 """A loss this many times the first one is drawn no higher: where a sweep ends, it leaps."""
 MEANING = {
@@ -39,7 +36,7 @@ MARKS: tuple[tuple[Symbol, Colour], ...] = (
 
 @dataclass(frozen=True)
 class Sweep:
-    """Rates and their losses, both finite."""
+    """Rates, their losses, and those smoothed; all finite."""
 
     rates: list[float]
     losses: list[float]
@@ -58,17 +55,12 @@ def panel(view: RunView) -> Panel | None:
 
 
 def _sweep(row: Row) -> Sweep | None:
-    rates, losses = row.get("rates"), row.get("losses")
-    if not isinstance(rates, list) or not isinstance(losses, list):
-        return None
-    pairs = [(finite(x), finite(y)) for x, y in zip(rates[:MOST], losses[:MOST], strict=False)]
-    good = [(x, y) for x, y in pairs if x is not None and y is not None and x > 0]
+    columns = (items(row.get(key), MOST) for key in ("rates", "losses", "smooth"))
+    good = [found for found in finite_rows(*columns, most=MOST) if found[0] > 0]
     if len(good) < 2:
         return None
-    ys = [y for _, y in good]
-    reach = WINDOW // 2
-    smooth = [median(ys[max(0, i - reach) : i + reach + 1]) for i in range(len(ys))]
-    return Sweep([x for x, _ in good], ys, smooth)
+    rates, losses, smooth = zip(*good, strict=True)
+    return Sweep(list(rates), list(losses), list(smooth))
 
 
 def _words(facts: Row, rate: float) -> Html:

@@ -127,15 +127,12 @@ def sweeps(spec: JobSpec, data: Path, plans: Sequence[tuple[float, float, int]])
 def judged(spec: JobSpec, data: Path, kept: Kept, key: str) -> dict[str, float]:
     """Regret of each rule and of the rate that would be taken, on one problem from one seed."""
     before = kept.get(f"{key} before", lambda: trained(spec, data, None))
-    losses = [
-        loss if loss is not None else math.inf
-        for rate in GRID
-        for loss in [kept.get(f"{key} at {rate:.3e}", lambda rate=rate: finite(trained(spec, data, rate)))]
-    ]
+    found = [kept.get(f"{key} at {rate:.3e}", lambda rate=rate: finite(trained(spec, data, rate))) for rate in GRID]
+    losses = [math.inf if loss is None else loss for loss in found]
     full = [(1e-7, 10.0, 100)] * 3
     rows = kept.get(f"{key} sweeps", lambda: [one.to_json() for one in sweeps(spec, data, full)])
-    found = [Sweep(tuple(r["rates"]), tuple(r["losses"]), r["ended"], r["seed"]) for r in rows]
-    decision = decide(found, "minimum/4", spec.optimizer.kind)
+    made = [Sweep(tuple(r["rates"]), tuple(r["losses"]), r["ended"], r["seed"]) for r in rows]
+    decision = decide(made, "minimum/4", spec.optimizer.kind)
     table = {name: regret(one.rate, losses, before) for name, one in decision.suggestions.items()}
     usual = regret(USUAL[spec.optimizer.kind], losses, before)
     return {name: table.get(name, 1.0) for name in RULES} | {

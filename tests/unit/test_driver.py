@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import random
-import signal
 import threading
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -21,19 +18,8 @@ from trainers import checkpoint
 from trainers.backend import Job, Processes
 from trainers.run import main
 
-from .tiny import curve, document, tiny_spec
-
-
-def kill_at_random(spec: JobSpec, name: str, draw: random.Random, longest_s: float) -> bool:
-    """Lead the run in a child and SIGKILL it after a random time; whether it was still running."""
-    pid = in_child(lambda: lead(spec, name))
-    time.sleep(draw.uniform(0.0, longest_s))
-    done, _ = os.waitpid(pid, os.WNOHANG)
-    if done:
-        return False
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    return True
+from .kills import check_kills
+from .tiny import document, tiny_spec
 
 
 def test_a_run_leaves_everything_that_a_reader_needs(tmp_path: Path) -> None:
@@ -58,21 +44,7 @@ def test_a_run_leaves_everything_that_a_reader_needs(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_run_killed_at_random_instants_equals_one_that_was_not(tmp_path: Path, workers: int) -> None:
-    spec = tiny_spec(tmp_path, workers=workers, batch=4 // workers)
-    draw = random.Random(workers)
-    pid = in_child(lambda: lead(spec, "straight"))
-    began = time.monotonic()
-    assert os.waitpid(pid, 0)[1] == 0
-    length = time.monotonic() - began
-    kills = 0
-    for _ in range(12):
-        kills += kill_at_random(spec, "killed", draw, length * 0.8)
-        if (result := run_of(spec, "killed").result()) and result.reason is Reason.DONE:
-            break
-    pid = in_child(lambda: lead(spec, "killed"))
-    assert os.waitpid(pid, 0)[1] == 0
-    assert kills >= 1
-    assert curve(run_of(spec, "killed")) == curve(run_of(spec, "straight"))
+    check_kills(tiny_spec(tmp_path, workers=workers, batch=4 // workers), seed=workers)
 
 
 def test_a_stop_saves_and_the_run_goes_on_where_it_was(tmp_path: Path) -> None:

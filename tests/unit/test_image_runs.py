@@ -6,36 +6,21 @@ import base64
 import io
 import json
 import os
-import random
-import time
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from jobs.errors import Reason
 from tests.led import in_child, lead, run_of
 
-from .test_driver import kill_at_random
-from .tiny import curve
+from .kills import check_kills
 from .tiny_image import CONVNET, image_spec
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_run_killed_at_random_instants_equals_one_that_was_not(tmp_path: Path, workers: int) -> None:
-    spec = image_spec(tmp_path, workers=workers, batch=16 // workers)
-    draw = random.Random(workers)
-    began = time.monotonic()
-    assert os.waitpid(in_child(lambda: lead(spec, "straight")), 0)[1] == 0
-    length, kills = time.monotonic() - began, 0
-    for _ in range(12):
-        kills += kill_at_random(spec, "killed", draw, length * 0.4)
-        if (result := run_of(spec, "killed").result()) and result.reason is Reason.DONE:
-            break
-    assert os.waitpid(in_child(lambda: lead(spec, "killed")), 0)[1] == 0
-    assert kills >= 1
-    assert curve(run_of(spec, "killed")) == curve(run_of(spec, "straight"))
+    check_kills(image_spec(tmp_path, workers=workers, batch=16 // workers), seed=workers)
 
 
 def test_two_workers_follow_one_over_the_same_images(tmp_path: Path) -> None:

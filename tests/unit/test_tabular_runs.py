@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import os
-import random
-import time
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from jobs.errors import Reason
 from tests.led import in_child, lead, run_of
 
-from .test_driver import kill_at_random
-from .tiny import curve
+from .kills import check_kills
 from .tiny_table import CLASSES, table_spec
 
 SELDOM: dict[str, Any] = {"evaluation": {"every_epochs": 5}, "checkpointing": {"every_s": 1000.0}}
@@ -23,18 +19,7 @@ DEAR = {"target": "dear", "ignore": ["price"], "split": {"kind": "random"}}
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_a_run_killed_at_random_instants_equals_one_that_was_not(tmp_path: Path, workers: int) -> None:
-    spec = table_spec(tmp_path, workers=workers, batch=16 // workers, steps=150)
-    draw = random.Random(workers)
-    began = time.monotonic()
-    assert os.waitpid(in_child(lambda: lead(spec, "straight")), 0)[1] == 0
-    length, kills = time.monotonic() - began, 0
-    for _ in range(12):
-        kills += kill_at_random(spec, "killed", draw, length * 0.5)
-        if (result := run_of(spec, "killed").result()) and result.reason is Reason.DONE:
-            break
-    assert os.waitpid(in_child(lambda: lead(spec, "killed")), 0)[1] == 0
-    assert kills >= 1
-    assert curve(run_of(spec, "killed")) == curve(run_of(spec, "straight"))
+    check_kills(table_spec(tmp_path, workers=workers, batch=16 // workers, steps=150), seed=workers)
 
 
 @pytest.mark.parametrize("batch_norm", ["frozen", "off"])

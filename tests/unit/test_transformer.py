@@ -8,7 +8,6 @@ import os
 import random
 import signal
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +29,7 @@ from trainers.models.transformer import Block, TransformerModel
 from trainers.task import Shard
 
 from .tiny import corpus, curve, tiny_spec
+from .tiny_streams import data, one_thread, small_spec, source  # noqa: F401 - fixtures
 
 CPU = torch.device("cpu")
 MIB = 2**20
@@ -43,15 +43,6 @@ NET: dict[str, Any] = {
     "dropout": 0.0,
 }
 needs_limit = pytest.mark.skipif(not Mapped.now().data, reason="a real limit needs Linux")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    """These models are so small that a second thread only waits for the first."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def network(**changes: Any) -> TransformerModel:
@@ -189,34 +180,7 @@ def test_bf16_autocast_stays_near_fp32_and_gradients_stay_fp32() -> None:
 
 
 def spec_of(source: Path, **changes: Any) -> LanguageSpec:
-    fields: dict[str, Any] = {
-        "task": "language",
-        "data": {"source": str(source), "min_count": 1, "validation_share": 0.25},
-        "model": NET,
-        "batch": 4,
-        "bptt": 10,
-        "bptt_jitter": {"min_steps": 2, "std": 2.0},
-        "learning_rate": 1e-2,
-        "epochs": 1,
-    }
-    return LanguageSpec.model_validate(fields | changes)
-
-
-@pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Eight documents of eighty words."""
-    path = tmp_path_factory.mktemp("corpus") / "c.jsonl"
-    draw = np.random.default_rng(0)
-    rows = [{"text": " ".join(f"w{chr(97 + w)}" for w in draw.integers(0, 20, 80))} for _ in range(8)]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return path
-
-
-@pytest.fixture(scope="module")
-def data(source: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    out = tmp_path_factory.mktemp("data")
-    prepare(spec_of(source), out)
-    return out
+    return small_spec(source, **({"model": NET} | changes))
 
 
 def task(spec: LanguageSpec, data: Path, rank: int = 0, workers: int = 1, batch: int = 4, acc: int = 1) -> LanguageTask:

@@ -81,7 +81,10 @@ def find(
             f"the loss is not finite within the first steps at any size down to {soaked.size}; lower learning_rate, "
             "or set clip_norm"
         )
-    raise OutOfMemoryError(f"no size that was measured survives training; the last was {soaked and soaked.size}")
+    raise OutOfMemoryError(
+        f"no size that was measured survives training with half of fit.reserve left, down to {soaked and soaked.size}; "
+        "raise the memory limit, or lower fit.reserve"
+    )
 
 
 def _sure(run: Callable[[Size, int], Reading], size: Size, budget: int) -> Reading:

@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from infra.storage import open_store
 from jobs.errors import HighwaterError, Reason
-from jobs.logtee import output_to
-from jobs.rundir import RunDir
 from jobs.specfile import spec_from_json
-from jobs.streams import Flusher, StreamWriter
 from jobs.units import quantity, size
+from trainers.desk import at_desk
 from trainers.fit.find import Found, Purpose, find
 from trainers.fit.limits import limits_for
 from trainers.fit.prober import Prober
@@ -24,10 +19,6 @@ from trainers.fit.sizes import Limits, Reading, Surface
 from trainers.fit.vote import ranks_here, smallest, vote
 from trainers.group import Group
 from trainers.memory import budget_bytes
-from trainers.rank import prepared_data
-from trainers.worker import StopWatch
-
-log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -54,40 +45,25 @@ class FitJob:
     def run(self, group: Group, device: torch.device, preempted: Callable[[], bool]) -> dict[str, Any]:
         """Find the size together with the other ranks; the facts of the fit stage's record, the same on all."""
         spec = spec_from_json(self.spec)
-        run = RunDir(open_store(spec.storage, spec.storage_endpoint), self.name)
-        events = StreamWriter(run, "events/fit", self.attempt)
-        logs = StreamWriter(run, f"logs/fit-{group.rank}", self.attempt, "log")
-        streams = [events, logs] if group.rank == 0 else [logs]
-        stop = StopWatch(run, max(1.0, run.store.flush_s / 2)) if group.rank == 0 else None
-        with output_to(logs), Flusher(streams, run.store.flush_s), prepared_data(run) as data:
-            try:
-                budget, source = budget_bytes(device, spec.memory_limit_mib, ranks_here(group))
-                limits = limits_for(spec, self.facts, smallest(group, budget))
-                unit = str(self.facts.get("unit", "units"))
-                with Prober(spec, data, group.rank, group.world_size, device) as prober:
+        with at_desk("fit", spec, self.name, self.attempt, group.rank, preempted) as desk:
+            budget, source = budget_bytes(device, spec.memory_limit_mib, ranks_here(group))
+            limits = limits_for(spec, self.facts, smallest(group, budget))
+            unit = str(self.facts.get("unit", "units"))
 
-                    def agree(reading: Reading) -> Reading:
-                        leaving = preempted() or (stop is not None and stop.asked)
-                        voted, leave = vote(group, reading, leaving)
-                        if leave:
-                            raise HighwaterError("stopped while looking for the largest size", Reason.STOPPED)
-                        return voted
+            def agree(reading: Reading) -> Reading:
+                voted, leave = vote(group, reading, desk.leaving())
+                if leave:
+                    raise HighwaterError("stopped while looking for the largest size", Reason.STOPPED)
+                return voted
 
-                    def tell(purpose: Purpose, reading: Reading) -> None:
-                        text = told(purpose, reading, limits, unit, group.world_size)
-                        log.info("%s", text)
-                        facts = reading.to_json() | {"purpose": purpose, "timeline": []}
-                        events.row({"kind": "probe", "time": time.time(), "message": text} | facts)
+            def tell(purpose: Purpose, reading: Reading) -> None:
+                facts = reading.to_json() | {"purpose": purpose, "timeline": []}
+                desk.tell("probe", told(purpose, reading, limits, unit, group.world_size), **facts)
 
-                    found = find(prober, limits, self.estimate, agree, tell, unit)
-                factors = {"workers": spec.workers, "accumulation": spec.accumulation}
-                return record(found, limits) | factors | {"limit_source": source, "unit": unit}
-            except Exception:
-                log.exception("rank %d could not find a size", group.rank)
-                raise
-            finally:
-                if stop:
-                    stop.close()
+            with Prober(spec, desk.data, group.rank, group.world_size, device) as prober:
+                found = find(prober, limits, self.estimate, agree, tell, unit)
+            factors = {"workers": spec.workers, "accumulation": spec.accumulation}
+            return record(found, limits) | factors | {"limit_source": source, "unit": unit}
 
 
 def told(purpose: Purpose, reading: Reading, limits: Limits, unit: str, workers: int) -> str:

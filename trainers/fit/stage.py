@@ -70,12 +70,5 @@ def search(job: FitJob, spec: JobSpec, run: RunDir, backend: Backend, abort: Cal
     began = time.time()
     found: dict[str, Any] = backend.run(job, spec, abort)
     size = Size(found["batch"], found["bptt"])
-    record = {
-        "stage": "fit",
-        "time": time.time(),
-        "seconds": time.time() - began,
-        "message": f"{size} per worker: {found['why']}",
-        "facts": found,
-    }
-    run.write(RECORD, record)
+    run.finish_stage("fit", f"{size} per worker: {found['why']}", found, began=began)
     return found

@@ -3,38 +3,26 @@
 from __future__ import annotations
 
 import zipfile
-from pathlib import Path
 
 import numpy as np
 
 from jobs.errors import DataError
-from trainers import datasets
 from trainers.images.decode import Form
 from trainers.images.pictures import Pictures, Pixels, Rows
+from trainers.sources import Kind, bundled, cached
 
-SAMPLES = Path(__file__).parent.parent / "samples"
+IMAGES = Kind("set of images", ".npz", (".npz",), (), "bundled:digits or cache:fashion-mnist")
 
 
 def read(source: str, form: Form) -> Pictures:
     """The set `bundled:NAME` or `cache:NAME`; DataError says which there are, or how to fetch it."""
     place, _, name = source.partition(":")
-    path = _bundled(name) if place == "bundled" else datasets.cached(name)
-    if path.suffix != ".npz":
-        raise DataError(f"{source} is no set of images; data.source can be bundled:digits or cache:fashion-mnist")
+    path = bundled(name, IMAGES) if place == "bundled" else cached(name, IMAGES)
     try:
         with np.load(path, allow_pickle=False) as arrays:
             return _pictures(arrays["images"], arrays["labels"], arrays["classes"], int(arrays["validation"]), form)
     except (OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise DataError(f"{path} is not the set that it was; delete it and fetch or install it again") from error
-
-
-def _bundled(name: str) -> Path:
-    names = sorted(path.stem for path in SAMPLES.glob("*.npz"))
-    if name not in names:
-        raise DataError(
-            f"there are no bundled images {name!r}; data.source can be bundled:{' or bundled:'.join(names)}"
-        )
-    return SAMPLES / f"{name}.npz"
 
 
 def _pictures(images: Pixels, labels: Rows, classes: Rows, validation: int, form: Form) -> Pictures:

@@ -105,8 +105,8 @@ class Sweep:
         return Bracket(self.rates[low], self.rates[self.at], self.rates[diverged])
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data."""
-        return asdict(self)
+        """As plain data, the smoothed losses among them: what the report draws is what was decided from."""
+        return asdict(self) | {"smooth": self.smooth}
 
 
 def running_median(values: Sequence[float]) -> tuple[float, ...]:

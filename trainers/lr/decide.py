@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from statistics import median
 from typing import Any
@@ -19,6 +19,8 @@ LEAST_STEPS = 60
 """Optimizer steps that sweeps take however short the run is: fewer say nothing."""
 COARSE_STEPS = 40
 """Optimizer steps of the first sweep, which looks at all rates, where steps are scarce."""
+WORTH = 20
+"""Optimizer steps below which another sweep is not begun."""
 BELOW = 10.0
 """Later sweeps begin this factor below where the first one saw the loss fall."""
 USUAL = {"adamw": 1e-3, "sgd": 0.1, "nt-asgd": 0.1}
@@ -94,7 +96,7 @@ def _usual(
     return Decision(rate, "usual", False, words, suggestions, bracket, spread)
 
 
-def _suggestion(read: Any, sweeps: Sequence[Sweep]) -> Suggestion:  # noqa: ANN401 - a rule
+def _suggestion(read: Callable[[Sweep], float], sweeps: Sequence[Sweep]) -> Suggestion:
     each = tuple(read(sweep) for sweep in sweeps)
     return Suggestion(_middle(each), each)
 
@@ -116,10 +118,6 @@ def first_steps(spec: JobSpec, allowed: int) -> int:
     if test.sweeps == 1 or allowed < COARSE_STEPS + WORTH:
         return min(allowed, test.steps)
     return min(test.steps, max(COARSE_STEPS, allowed // test.sweeps))
-
-
-WORTH = 20
-"""Steps below which another sweep is not begun."""
 
 
 def later(spec: JobSpec, first: Sweep, left: int) -> list[tuple[float, float, int]]:

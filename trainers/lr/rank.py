@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,25 +9,18 @@ from typing import Any
 
 import torch
 
-from infra.storage import open_store
 from jobs.errors import HighwaterError, LossNanError, Reason
-from jobs.logtee import output_to
-from jobs.rundir import RunDir
 from jobs.spec import JobSpec
 from jobs.specfile import spec_from_json
-from jobs.streams import Flusher, StreamWriter
+from trainers.desk import at_desk
 from trainers.group import Group
-from trainers.guard import memory_error_in, memory_limited
+from trainers.guard import guarded
 from trainers.lr.curve import Sweep, geometric
 from trainers.lr.decide import Decision, budget, decide, first_steps, later
-from trainers.lr.sweep import is_steady, sweep, untouched
-from trainers.memory import MIB, settle, shortage
-from trainers.rank import prepared_data
+from trainers.lr.sweep import STEADY_STEPS, is_steady, sweep, untouched
+from trainers.memory import settle
 from trainers.schedule import plan_for
 from trainers.task import Shard, load
-from trainers.worker import StopWatch
-
-log = logging.getLogger(__name__)
 
 HALVINGS = 6
 """Times that a rate at which the first steps go wrong is halved."""
@@ -61,50 +52,18 @@ class RangeJob:
         torch.set_num_threads(spec.threads)
         if spec.memory_limit_mib is not None:
             settle()
-        run = RunDir(open_store(spec.storage, spec.storage_endpoint), self.name)
-        events = StreamWriter(run, "events/lr", self.attempt)
-        logs = StreamWriter(run, f"logs/lr-{group.rank}", self.attempt, "log")
-        streams = [events, logs] if group.rank == 0 else [logs]
-        stop = StopWatch(run, max(1.0, run.store.flush_s / 2)) if group.rank == 0 else None
+        with at_desk("lr", spec, self.name, self.attempt, group.rank, preempted) as desk, untouched():
 
-        def tell(kind: str, message: str) -> None:
-            log.info("%s", message)
-            events.row({"kind": kind, "time": time.time(), "message": message})
+            def stay() -> None:
+                """Leave on all ranks alike, if one of them should. Collective."""
+                if group.reduce(torch.tensor([float(desk.leaving())], device=device), "max").item():
+                    raise HighwaterError("stopped while looking for the learning rate", Reason.STOPPED)
 
-        def stay() -> None:
-            """Leave on all ranks alike, if one of them should. Collective."""
-            leaving = preempted() or (stop is not None and stop.asked)
-            if group.reduce(torch.tensor([float(leaving)], device=device), "max").item():
-                raise HighwaterError("stopped while looking for the learning rate", Reason.STOPPED)
-
-        with output_to(logs), Flusher(streams, run.store.flush_s), prepared_data(run) as data, untouched():
-            try:
-                return _found(spec, data, group, device, tell, stay)
-            except Exception:
-                log.exception("rank %d could not find a learning rate", group.rank)
-                raise
-            finally:
-                if stop:
-                    stop.close()
-
-
-def _found(
-    spec: JobSpec, data: Path, group: Group, device: torch.device, tell: Tell, stay: Callable[[], None]
-) -> dict[str, Any]:
-    """`find` under the spec's memory limit; what runs out of memory is one typed error, as in training."""
-    if not isinstance(spec.batch, int):
-        raise TypeError("a range test needs a batch in numbers")
-    shard = Shard(group.rank, group.world_size, spec.batch, spec.accumulation, device)
-    with memory_limited(spec, device):
-        try:
-            return find(spec, data, shard, group, tell, stay)
-        except Exception as error:
-            cause = memory_error_in(error)
-            if cause is None:
-                raise
-            limit = spec.memory_limit_mib and spec.memory_limit_mib * MIB
-            bptt = getattr(spec, "bptt", None)
-            raise shortage(cause, device, batch=spec.batch, bptt=bptt, rank=shard.rank, limit=limit) from error
+            if not isinstance(spec.batch, int):
+                raise TypeError("a range test needs a batch in numbers")
+            shard = Shard(group.rank, group.world_size, spec.batch, spec.accumulation, device)
+            with guarded(spec, shard):
+                return find(spec, desk.data, shard, group, desk.tell, stay)
 
 
 def find(spec: JobSpec, data: Path, shard: Shard, group: Group, tell: Tell, stay: Callable[[], None]) -> dict[str, Any]:
@@ -128,7 +87,7 @@ def find(spec: JobSpec, data: Path, shard: Shard, group: Group, tell: Tell, stay
         run(lowest, highest, count)
     decision = decide(sweeps, test.rule, spec.optimizer.kind)
     rate, halvings = _steady(spec, data, shard, group, decision, tell, stay)
-    taken = sum(len(one.rates) for one in sweeps)
+    taken = sum(len(one.rates) for one in sweeps) + (halvings + 1) * 2 * STEADY_STEPS
     return decision.to_json() | {
         "rate": rate,
         "halvings": halvings,
@@ -173,6 +132,6 @@ def told(one: Sweep, number: int) -> str:
 
 
 def cost(taken: int, steps: int, share: float) -> str:
-    """What the sweeps took, as the end of a sentence."""
+    """What sweeps and checks took, as the end of a sentence."""
     more = " (more than asked for: fewer steps say nothing)" if taken > share * steps else ""
-    return f". The sweeps took {taken} steps, {taken / steps:.1%} of the run's {steps:,}{more}"
+    return f". It cost {taken} steps, {taken / steps:.1%} of the run's {steps:,}{more}"

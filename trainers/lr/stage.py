@@ -33,12 +33,5 @@ def search(job: RangeJob, spec: JobSpec, run: RunDir, backend: Backend, abort: C
     """Let the ranks sweep and write the stage's record; its facts."""
     began = time.time()
     found: dict[str, Any] = backend.run(job, spec, abort)
-    record = {
-        "stage": "lr",
-        "time": time.time(),
-        "seconds": time.time() - began,
-        "message": f"learning rate {found['rate']:.2e}: {found['why']}",
-        "facts": found,
-    }
-    run.write(RECORD, record)
+    run.finish_stage("lr", f"learning rate {found['rate']:.2e}: {found['why']}", found, began=began)
     return found

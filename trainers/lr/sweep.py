@@ -24,7 +24,7 @@ from trainers.task import Shard, Step, load
 
 WORSE = 4.0
 """A sweep ends where the loss is this many times the lowest one so far."""
-STEADY_STEPS = 20
+STEADY_STEPS = 10
 """Steps that warm up to a rate, and as many at it, before it is trusted."""
 
 

@@ -1,0 +1,66 @@
+"""What a rank of a search before training works with: the run's data, a log, events, and the wish to stop."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from infra.storage import open_store
+from jobs.errors import OutOfMemoryError
+from jobs.logtee import output_to
+from jobs.rundir import RunDir
+from jobs.spec import JobSpec
+from jobs.streams import Flusher, StreamWriter
+from trainers.guard import let_go
+from trainers.rank import prepared_data
+from trainers.worker import StopWatch
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Desk:
+    """One rank's, while it searches."""
+
+    data: Path
+    """Folder with what the data stage prepared."""
+    _events: StreamWriter
+    _stop: StopWatch | None
+    _preempted: Callable[[], bool]
+
+    def tell(self, kind: str, message: str, **facts: Any) -> None:  # noqa: ANN401 - JSON
+        """Record something that happened; only rank 0's count."""
+        log.info("%s", message)
+        self._events.row({"kind": kind, "time": time.time(), "message": message} | facts)
+
+    def leaving(self) -> bool:
+        """Whether a person asked the run to stop, or this rank's node is about to end. Local and cheap."""
+        return self._preempted() or (self._stop is not None and self._stop.asked)
+
+
+@contextmanager
+def at_desk(
+    stage: str, spec: JobSpec, name: str, attempt: int, rank: int, preempted: Callable[[], bool]
+) -> Iterator[Desk]:
+    """The desk of a rank in a stage such as `fit`; what ends the block with an error is in the rank's log."""
+    run = RunDir(open_store(spec.storage, spec.storage_endpoint), name)
+    events = StreamWriter(run, f"events/{stage}", attempt)
+    logs = StreamWriter(run, f"logs/{stage}-{rank}", attempt, "log")
+    streams = [events, logs] if rank == 0 else [logs]
+    stop = StopWatch(run, max(1.0, run.store.flush_s / 2)) if rank == 0 else None
+    with output_to(logs), Flusher(streams, run.store.flush_s), prepared_data(run) as data:
+        try:
+            yield Desk(data, events, stop, preempted)
+        except Exception as error:
+            log.exception("rank %d ended the %s stage with an error", rank, stage)
+            if isinstance(error, OutOfMemoryError):
+                let_go(error)
+            raise
+        finally:
+            if stop:
+                stop.close()
