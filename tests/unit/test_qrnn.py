@@ -5,6 +5,8 @@ import torch
 from torch import Tensor, nn
 
 from jobs.spec_language import AwdLstm, Qrnn
+from trainers.fit.probe_meter import STEP_ENDS, CpuMeter
+from trainers.models import softmax
 from trainers.models.awd_lstm import WeightDropLstm
 from trainers.models.qrnn import QrnnLayer, scan
 from trainers.models.recurrent import RecurrentModel
@@ -139,3 +141,15 @@ def test_bf16_autocast_stays_near_fp32_and_gradients_stay_fp32(spec: AwdLstm | Q
     assert float(low.detach()) == pytest.approx(float(full.detach()), rel=0.01)
     assert all(p.grad is not None and p.grad.dtype == torch.float32 for p in model.parameters())
     assert all(tensor.dtype == torch.float32 for tensor in state)
+
+
+def test_one_portion_of_logits_is_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(softmax, "CPU_CHUNK", 2**18)
+    hidden, weight = torch.randn(4000, 8, requires_grad=True), torch.randn(1000, 8, requires_grad=True)
+    meter = CpuMeter()
+    with meter.running():
+        meter.mark("forward")
+        mean_surprisal(hidden, weight, torch.zeros(1000), torch.zeros(4000, dtype=torch.int64))
+        meter.mark(STEP_ENDS)
+    portion, gradients = 4 * 2**18, hidden.nbytes + weight.nbytes
+    assert portion < meter.metered().phases["forward"] < 1.5 * portion + gradients

@@ -62,6 +62,7 @@ class MeanSurprisal(torch.autograd.Function):
                 to_weight.addmm_(slopes.T, hidden[rows])
             else:
                 to_weight += slopes.T @ hidden[rows]
+            del slopes, surprisal  # Else they would stay until the next chunk's logits are there, too.
         ctx.save_for_backward(to_hidden, to_weight, to_bias)
         return total / len(hidden)
 
