@@ -134,6 +134,8 @@ class Resources(Part):
     """CPUs that Ray reserves for one worker."""
     accelerator_type: Annotated[str, AfterValidator(spec_checks.word)] | None = aside(None)
     """Ray's accelerator type a worker needs, such as `A100` or `H100`; null takes any."""
+    memory_gib: PositiveFloat = aside(4.0)
+    """Memory of one worker's pod on Kubernetes, in GiB: its process, Ray's, and shared memory."""
 
 
 class Fit(Part):
@@ -192,12 +194,18 @@ class Search(Part):
 class Cluster(Part):
     """Where on Kubernetes a run goes."""
 
-    namespace: Annotated[str, AfterValidator(spec_checks.label)] = aside("highwater")
-    """Namespace of the RayJob."""
+    namespace: Annotated[str, AfterValidator(spec_checks.label)] | None = aside(None)
+    """Namespace of the run; null takes the one that kubectl would."""
     queue: Annotated[str, AfterValidator(spec_checks.label)] | None = aside(None)
     """Kueue's local queue; null schedules at once."""
     image: Annotated[str, AfterValidator(spec_checks.word)] | None = aside(None)
     """Worker image; null takes the platform's."""
+    priority: Annotated[str, AfterValidator(spec_checks.label)] | None = aside(None)
+    """Priority class of the pods; null takes the platform's."""
+    waiting_s: PositiveInt | None = aside(None)
+    """Seconds that the run may wait for its pods; null waits for ever."""
+    deadline_s: PositiveInt | None = aside(None)
+    """Seconds after which Kubernetes ends the run, waiting included; null never ends it."""
 
 
 class Runtime(Part):
