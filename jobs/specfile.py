@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from importlib import resources
@@ -50,6 +51,22 @@ def load_spec(source: str, overrides: Sequence[str] = ()) -> JobSpec:
 def spec_from_json(document: Mapping[str, Any], where: str = "the spec") -> JobSpec:
     """The spec of a decoded JSON object; `spec.model_dump(mode="json")` comes back equal."""
     return _validated(dict(document), where, [])
+
+
+def spec_from_text(text: str, overrides: Sequence[str] = (), where: str = "the spec") -> JobSpec:
+    """The spec of a text that travelled in a variable: a recipe's name, YAML, or JSON, with overrides on top.
+
+    Nothing is looked for on this machine's disk: what the text names lies where the run will be.
+    """
+    if text.lstrip().startswith("{"):
+        document = _mapping(_from_json(text, where), where)
+    elif re.fullmatch(r"\s*[\w.-]+\s*", text):
+        return _validated(
+            yaml12.loads(_recipe_text(text.strip()), where), where, [parse(change) for change in overrides]
+        )
+    else:
+        document = _mapping(yaml12.loads(text, where), where)
+    return _validated(document, where, [parse(change) for change in overrides])
 
 
 def dump_yaml(spec: JobSpec) -> str:

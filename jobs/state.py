@@ -41,6 +41,17 @@ STATES: dict[Reason, State] = {
 RETRIES: dict[Reason, int] = dict.fromkeys(Reason, 0) | {Reason.PREEMPTED: 20, Reason.WORKER_LOST: 3}
 
 
+#: Whether a new cluster may end better than the one that this reason ended. What is wrong in spec, data, code or size
+#: is as wrong there, and what was stopped is meant to stay so.
+ELSEWHERE: dict[Reason, bool] = dict.fromkeys(Reason, False) | {
+    Reason.PREEMPTED: True,
+    Reason.WORKER_LOST: True,
+    Reason.RAY_UNREACHABLE: True,
+    Reason.LEASE_LOST: True,
+    Reason.INTERNAL: True,
+}
+
+
 @dataclass(frozen=True)
 class Ended:
     """How one attempt of this driver ended, and the step it had reached for good."""

@@ -6,6 +6,7 @@ the workers; checkpoints, retries and progress are Highwater's own, so that they
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 import signal
@@ -46,6 +47,8 @@ ENVIRONMENT = {
     # A gentle warning about GPU visibility that says nothing to somebody without GPUs.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }
+#: Names a resource of which each node has one, where two ranks must not share a node.
+RANK_SLOT = "HIGHWATER_RANK_SLOT"
 OBJECT_STORE_BYTES = 256 * 1024**2
 #: Set by whoever runs a cluster that adds nodes on demand: then workers are waited for.
 GROWS = "HIGHWATER_CLUSTER_GROWS"
@@ -191,7 +194,18 @@ def resources(spec: JobSpec) -> dict[str, float]:
     wanted: dict[str, float] = {"CPU": spec.resources.cpus_per_worker}
     if spec.resources.gpus_per_worker:
         wanted["GPU"] = spec.resources.gpus_per_worker
+    if slot := os.environ.get(RANK_SLOT):
+        wanted[slot] = 1.0
     return wanted
+
+
+def stop_own_job() -> None:
+    """End the Ray job that this process is the entry point of, as stopped: KubeRay then does not begin it again."""
+    from ray.job_submission import JobSubmissionClient
+
+    own = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}").get("metadata", {}).get("job_submission_id")
+    if own:
+        JobSubmissionClient().stop_job(own)
 
 
 def credentials(environ: Mapping[str, str]) -> dict[str, str]:

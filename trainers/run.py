@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -28,15 +28,17 @@ from jobs.names import check_name, fresh_name
 from jobs.own_code import check_requirements
 from jobs.rundir import STAGES, ObjectStore, Result, RunDir
 from jobs.spec import JobSpec
-from jobs.specfile import load_spec, spec_from_json
+from jobs.specfile import load_spec, spec_from_text
 from jobs.submit import check_ray_address
 from jobs.unbuilt import check_built
 
 if TYPE_CHECKING:
     from trainers.backend import Backend
 
-#: Spec as JSON, for a caller whose spec must not travel through a shell; used when SPEC is `-`.
+#: Spec as text, for a caller whose spec must not travel through a shell; used when SPEC is `-`.
 SPEC_VARIABLE = "HIGHWATER_SPEC"
+#: Overrides that go with it, as a JSON list of FIELD=VALUE texts.
+SET_VARIABLE = "HIGHWATER_SET"
 #: Object below the storage that the submitter wrote, to tell whether it and this driver see the same storage.
 PROBE_VARIABLE = "HIGHWATER_PROBE"
 
@@ -44,7 +46,7 @@ PROBE_VARIABLE = "HIGHWATER_PROBE"
 def parser() -> argparse.ArgumentParser:
     """The command line."""
     made = argparse.ArgumentParser(prog="python -m trainers.run", description="Drive one training run to its result.")
-    made.add_argument("spec", help=f"a file, a recipe, inline JSON, or - for JSON in ${SPEC_VARIABLE}")
+    made.add_argument("spec", help=f"a file, a recipe, inline JSON, or - for the text in ${SPEC_VARIABLE}")
     made.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE", help="change a field of the spec")
     made.add_argument("--name", help="the run's name; the same name goes on with the same run")
     made.add_argument(
@@ -73,8 +75,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_CODES[result.reason] if result else 0
 
 
-def drive(asked: argparse.Namespace, stop: threading.Event) -> Result | None:
-    """Admit and lead the run that the arguments ask for, until its end or a stop."""
+def drive(asked: argparse.Namespace, stop: threading.Event, patience_s: float = 0.0) -> Result | None:
+    """Admit and lead the run that the arguments ask for, until its end or a stop.
+
+    For `patience_s` another driver that seems alive is waited for: a machine that was lost looks so for a while.
+    """
     spec = read_spec(asked.spec, asked.set)
     check_built(spec)
     check_requirements(spec)
@@ -86,7 +91,7 @@ def drive(asked: argparse.Namespace, stop: threading.Event) -> Result | None:
     check(store)
     check_probe(store, os.environ.get(PROBE_VARIABLE))
     run = RunDir(store, check_name(asked.name) if asked.name else fresh_name(asked.spec, time.time(), store.names()))
-    admission = admit(read_run(run, time.time()), spec, time.time())
+    admission = admitted(run, spec, patience_s, stop)
     if admission.verdict is Verdict.FINISHED:
         return run.result()
     if admission.verdict is Verdict.ALIVE:
@@ -104,6 +109,15 @@ def drive(asked: argparse.Namespace, stop: threading.Event) -> Result | None:
             backend.close()
 
 
+def admitted(run: RunDir, spec: JobSpec, patience_s: float, stop: threading.Event) -> Admission:
+    """What becomes of the spec under the run's name, once no other driver is alive or the patience is over."""
+    until = time.monotonic() + patience_s
+    while True:
+        admission = admit(read_run(run, time.time()), spec, time.time())
+        if admission.verdict is not Verdict.ALIVE or time.monotonic() >= until or stop.wait(2.0):
+            return admission
+
+
 def check_folder(folder: Path) -> None:
     """SpecError if packages of the working directory would hide Highwater's own: Ray's workers look there first."""
     own = Path(__file__).resolve().parents[1]
@@ -118,13 +132,21 @@ def read_spec(source: str, overrides: Sequence[str]) -> JobSpec:
         return load_spec(source, overrides)
     text = os.environ.get(SPEC_VARIABLE)
     if text is None:
-        raise SpecError(f"SPEC is -, and {SPEC_VARIABLE} is not set; put the spec's JSON there")
-    if overrides:
-        return load_spec(text, overrides)
+        raise SpecError(
+            f"SPEC is -, and {SPEC_VARIABLE} is not set; put the spec there, as JSON, YAML or a recipe's name"
+        )
+    return spec_from_text(text, [*changes_given(os.environ), *overrides], SPEC_VARIABLE)
+
+
+def changes_given(environ: Mapping[str, str]) -> list[str]:
+    """The overrides that came along as a JSON list of texts; SpecError if it is none."""
     try:
-        return spec_from_json(json.loads(text), SPEC_VARIABLE)
+        changes = json.loads(environ.get(SET_VARIABLE) or "[]")
     except ValueError as error:
-        raise SpecError(f"{SPEC_VARIABLE} is not JSON: {error}") from error
+        raise SpecError(f"{SET_VARIABLE} is not JSON ({error}); give a list of FIELD=VALUE texts") from error
+    if not isinstance(changes, list) or not all(isinstance(change, str) for change in changes):
+        raise SpecError(f'{SET_VARIABLE} is not a list of texts; give for example ["epochs=2"]')
+    return changes
 
 
 def check_probe(store: ObjectStore, probe: str | None) -> None:

@@ -1,0 +1,1 @@
+"""Tests of the charts: rendered by Helm, with no cluster."""

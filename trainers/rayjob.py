@@ -1,0 +1,107 @@
+"""The driver of a RayJob: `python -m trainers.rayjob`, told everything by its environment (`jobs.cluster.manifest`).
+
+It differs from `trainers.run` in what Kubernetes does around it: its pod may be lost, and KubeRay then begins the same
+submission again in a new cluster, whatever the reason of the end was.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+import threading
+import time
+from collections.abc import Mapping
+
+from infra.storage import open_store
+from jobs.errors import EXIT_CODES, HighwaterError, Reason, SpecError
+from jobs.lease import STALE_S
+from jobs.names import check_name
+from jobs.rundir import Record, Result, RunDir
+from jobs.state import ELSEWHERE
+from trainers.run import drive, parser, read_spec, signals_as_stop
+
+#: Seconds for which a lost pod's lease may look alive, and a little for clocks that differ.
+PATIENCE_S = STALE_S + 15.0
+#: Where the run's directory says which submission drives it, and how that one was refused.
+SUBMISSION = "control/submission.json"
+#: Seconds that Ray has to stop the job that asked for it.
+STOPPING_S = 20.0
+
+
+class Submission(Record):
+    """One start of the run by a person, a schedule or a chart; retries by Kubernetes belong to it."""
+
+    id: str
+    began: float
+    """Seconds since 1970."""
+    refused: str | None = None
+    """Why it could not become a run, where the directory has no result that says so."""
+    reason: Reason | None = None
+
+
+def main(environ: Mapping[str, str] | None = None) -> int:
+    """Drive the run that the environment tells of; the exit code of its reason."""
+    environ = os.environ if environ is None else environ
+    run = submission = None
+    try:
+        run, submission = begin(environ)
+        reason, message = repeated(run, submission) or _driven(environ)
+    except HighwaterError as error:
+        reason, message = error.reason, error.message
+        if run and submission and not ELSEWHERE[reason] and run.read("spec.json") is None:
+            run.write(SUBMISSION, submission.model_copy(update={"refused": message, "reason": reason}))
+    if message:
+        print(f"highwater: {message}", file=sys.stderr)  # noqa: T201 - the process's edge
+    if reason is Reason.STOPPED:
+        _stop_job()
+    return EXIT_CODES[reason]
+
+
+def begin(environ: Mapping[str, str]) -> tuple[RunDir, Submission]:
+    """The run's directory, and the submission that this driver belongs to, noted there if it is a new one."""
+    missing = [name for name in ("HIGHWATER_NAME", "HIGHWATER_SPEC", "HIGHWATER_SUBMISSION") if not environ.get(name)]
+    if missing:
+        raise SpecError(f"{missing[0]} is not set; python -m trainers.rayjob is started by a RayJob of Highwater's")
+    spec = read_spec("-", [])
+    run = RunDir(open_store(spec.storage, spec.storage_endpoint), check_name(environ["HIGHWATER_NAME"]))
+    known = run.read_as(SUBMISSION, Submission)
+    if known is not None and known.id == environ["HIGHWATER_SUBMISSION"]:
+        return run, known
+    submission = Submission(id=environ["HIGHWATER_SUBMISSION"], began=time.time())
+    run.write(SUBMISSION, submission)
+    return run, submission
+
+
+def repeated(run: RunDir, submission: Submission) -> tuple[Reason, str] | None:
+    """How this very submission ended before, if a new cluster cannot change that."""
+    if submission.refused is not None and submission.reason is not None:
+        return submission.reason, submission.refused
+    result: Result | None = run.result()
+    if result is None or result.finished_at < submission.began or ELSEWHERE[result.reason]:
+        return None
+    return result.reason, result.message
+
+
+def _driven(environ: Mapping[str, str]) -> tuple[Reason, str]:
+    until = environ.get("HIGHWATER_UNTIL")
+    asked = parser().parse_args(["-", "--name", environ["HIGHWATER_NAME"], *(["--until", until] if until else [])])
+    with signals_as_stop() as stop:
+        result = drive(asked, stop, PATIENCE_S)
+    return (result.reason, "" if result.reason is Reason.DONE else result.message) if result else (Reason.DONE, "")
+
+
+def _stop_job() -> None:
+    """Let the job end as stopped. If that fails, its exit code tells, and a retry finds the run stopped."""
+    from trainers.ray_backend import stop_own_job
+
+    try:
+        stop_own_job()
+    except Exception:
+        logging.getLogger(__name__).warning("the Ray job could not be stopped; it ends as failed", exc_info=True)
+        return
+    threading.Event().wait(STOPPING_S)  # Ray ends this process; what ends by itself is no stopped job.
+
+
+if __name__ == "__main__":
+    sys.exit(main())
