@@ -151,7 +151,8 @@ def _cluster(spec: JobSpec, request: Request, platform: Platform, labels: dict[s
                 | {
                     # Ray counts whole CPUs of a node; the slot, not they, keeps ranks apart.
                     "num-cpus": str(math.ceil(wants.cpus_per_worker) + 1),
-                    "resources": f"'{json.dumps(json.dumps({RANK_SLOT: 1}))}'",
+                    # Quoted once more, for the shell that KubeRay starts Ray with.
+                    "resources": json.dumps(json.dumps({RANK_SLOT: 1})),
                 },
                 "template": worker_pod(
                     platform,

@@ -74,7 +74,7 @@ def test_the_head_computes_nothing_and_knows_nothing_of_the_run() -> None:
 
 def test_a_pod_holds_one_rank_and_has_room_for_the_driver() -> None:
     _, group = groups("resources.cpus_per_worker=1.5", "resources.gpus_per_worker=0.5", "resources.memory_gib=6.5")
-    assert json.loads(json.loads(group["rayStartParams"]["resources"].strip("'"))) == {"highwater_rank": 1}
+    assert json.loads(json.loads(group["rayStartParams"]["resources"])) == {"highwater_rank": 1}
     assert group["rayStartParams"]["num-cpus"] == "3"
     resources = group["template"]["spec"]["containers"][0]["resources"]
     assert resources["requests"] == {"cpu": "1600m", "memory": "6.5Gi", "nvidia.com/gpu": "1"}
