@@ -63,6 +63,10 @@ class Backend(Protocol):
         """Run all ranks; rank 0's value. Raises what ended a rank if that was an error. `abort` true: end them."""
         ...
 
+    def leaving(self) -> bool:
+        """Whether the machine that this driver runs on is about to be taken away."""
+        ...
+
     def close(self) -> None:
         """End what `begin` started, and nothing else."""
         ...
@@ -102,6 +106,10 @@ class Processes:
             )
             _join(context, Path(folder), abort)
             return pickle.loads((Path(folder) / "outcome").read_bytes())
+
+    def leaving(self) -> bool:
+        """Nobody tells."""
+        return False
 
     def close(self) -> None:
         """Nothing was started."""

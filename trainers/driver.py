@@ -113,12 +113,17 @@ class Driver:
         if until == "fit":
             return None
         self._rate()
-        if until == "lr":
-            return None
+        return None if until == "lr" else self._train()
+
+    def _train(self) -> Result:
+        """Start the ranks from the newest checkpoint on, again and again, until that leads nowhere any more."""
         while True:
             reason, message, outcome = self._attempt()
             self.keeper.check()
             self.ended.append(Ended(reason, self._saved_step()))
+            if reason is Reason.PREEMPTED and self.backend.leaving():
+                # Ranks cannot be started from here any more; whoever began this driver begins another elsewhere.
+                return self._conclude(reason, f"{message}; its driver's own machine goes, too", outcome)
             # After an out-of-memory error the spec in effect is a smaller one: that is not the same again.
             smaller = reason is Reason.OUT_OF_MEMORY
             if self.stop.is_set() or not (smaller or worth_retrying(self.ended)):

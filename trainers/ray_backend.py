@@ -174,6 +174,15 @@ class RayTrain:
             result = _wait(ThreadPoolExecutor(1, "fit").submit(trainer.fit), abort)
         return result.return_value
 
+    def leaving(self) -> bool:
+        """Whether Ray drains the driver's own node, as it does when Kubernetes ends the pod."""
+        try:
+            # Ray Train's own watcher asks in this way; there is no public one for a driver.
+            return ray.get_runtime_context().get_node_id() in ray._private.state.state.get_draining_nodes()
+        except Exception:
+            log.warning("Ray does not say which nodes it drains", exc_info=True)
+            return False
+
     def close(self) -> None:
         """Leave Ray, also one that is still starting; a Ray of our own ends with it."""
         if self._starting is not None:
