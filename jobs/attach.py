@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from jobs import lease
 from jobs.display import Display
 from jobs.errors import HighwaterError, Reason
-from jobs.rundir import Lease, RunDir
+from jobs.rundir import STOP, Lease, RunDir
 
 
 def is_alive(record: Lease) -> bool:
@@ -19,7 +19,7 @@ def is_alive(record: Lease) -> bool:
 
 def ask_to_stop(run: RunDir, by: str) -> None:
     """Ask whoever drives the run to save and leave."""
-    run.write("control/stop.json", {"time": time.time(), "by": by})
+    run.write(STOP, {"time": time.time(), "by": by})
 
 
 @dataclass

@@ -42,6 +42,8 @@ from jobs.errors import NotFoundError, Reason, StorageError
 
 #: Stages of a run in order; `--until` names one of them.
 STAGES = ("data", "fit", "lr", "train")
+#: Key below the run of a request to save and leave.
+STOP = "control/stop.json"
 
 Row = dict[str, Any]
 R = TypeVar("R", bound=BaseModel)

@@ -21,7 +21,7 @@ from infra.storage import is_local
 from jobs.errors import EXIT_CODES, HighwaterError, LeaseLostError, Reason, SpecError, StorageError
 from jobs.lease import LeaseKeeper, claim, this_process
 from jobs.logtee import logging_to
-from jobs.rundir import STAGES, Attempt, Result, RunDir, numbered
+from jobs.rundir import STAGES, STOP, Attempt, Result, RunDir, numbered
 from jobs.spec import AUTO, JobSpec
 from jobs.state import Ended, worth_retrying
 from jobs.streams import Flusher, StreamWriter
@@ -34,7 +34,6 @@ from trainers.fit.sizes import Surface
 from trainers.loop import Outcome
 from trainers.rank import RankJob
 from trainers.shrinking import shrink
-from trainers.worker import STOP
 
 log = logging.getLogger(__name__)
 

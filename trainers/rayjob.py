@@ -7,6 +7,7 @@ submission again in a new cluster, whatever the reason of the end was.
 from __future__ import annotations
 
 import logging
+import math
 import os
 import sys
 import threading
@@ -17,7 +18,7 @@ from infra.storage import open_store
 from jobs.errors import EXIT_CODES, HighwaterError, Reason, SpecError
 from jobs.lease import STALE_S
 from jobs.names import check_name
-from jobs.rundir import Record, Result, RunDir
+from jobs.rundir import STOP, Record, Result, RunDir
 from jobs.state import ELSEWHERE
 from trainers.run import drive, parser, read_spec, signals_as_stop
 
@@ -74,13 +75,21 @@ def begin(environ: Mapping[str, str]) -> tuple[RunDir, Submission]:
 
 
 def repeated(run: RunDir, submission: Submission) -> tuple[Reason, str] | None:
-    """How this very submission ended before, if a new cluster cannot change that."""
+    """How this very submission ended before, or was asked to end, if a new cluster cannot change that."""
     if submission.refused is not None and submission.reason is not None:
         return submission.reason, submission.refused
     result: Result | None = run.result()
+    if _stopped_since(run):
+        return Reason.STOPPED, f"{run.name} was asked to stop while it had no driver; its last save stays"
     if result is None or result.finished_at < submission.began or ELSEWHERE[result.reason]:
         return None
     return result.reason, result.message
+
+
+def _stopped_since(run: RunDir) -> bool:
+    """Whether a stop was asked for since the submission began, by the storage's clock: people's may differ."""
+    written = {entry.key: entry.modified for entry in run.store.list(run.key("control/"))}
+    return written.get(run.key(STOP), -math.inf) > written.get(run.key(SUBMISSION), math.inf)
 
 
 def _driven(environ: Mapping[str, str]) -> tuple[Reason, str]:

@@ -11,14 +11,12 @@ import torch
 from torch import nn
 
 from jobs.errors import HighwaterError, LeaseLostError, NotFoundError, Reason, SpecError, StorageError
-from jobs.rundir import RunDir
+from jobs.rundir import STOP, RunDir
 from jobs.streams import StreamWriter
 from trainers import checkpoint
 from trainers.checkpoint import Manifest
 from trainers.group import Group, Op
 from trainers.session import Session
-
-STOP = "control/stop.json"
 
 
 class StopWatch:

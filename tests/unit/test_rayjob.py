@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from pathlib import Path
@@ -107,3 +108,17 @@ def test_a_lost_predecessor_is_waited_for(tmp_path: Path, monkeypatch: pytest.Mo
     admission = run.admitted(directory, spec, 20.0, threading.Event())
     assert admission.verdict is run.Verdict.RESUME
     assert 1 < time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize("after", [True, False])
+def test_a_stop_that_found_no_driver_is_heeded_by_the_next_one(
+    after: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Any]
+) -> None:
+    directory = RunDir(DiskStore(tmp_path), "first")
+    writes = [("control/submission.json", Submission(id="abc", began=100.0)), ("control/stop.json", {"time": 0.0})]
+    for age, (key, record) in zip((60, 30), writes if after else writes[::-1], strict=True):
+        directory.write(key, record)
+        then = time.time() - age
+        os.utime(tmp_path / "first" / key, (then, then))
+    assert drive(monkeypatch, told(tmp_path)) == (130 if after else 0)
+    assert started == ["stopped"] if after else len(started) == 1
