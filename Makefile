@@ -6,10 +6,15 @@ UV := $(BIN)/uv pip
 # Without byte code every Ray process compiles torch anew, and start-up takes two to three times as long.
 INSTALL := $(UV) install --python $(BIN)/python --compile-bytecode
 NAME ?= hello
+# What `make image` builds with, and what it calls the images.
+BUILDER ?= $(firstword $(foreach tool,docker podman buildah,$(if $(shell command -v $(tool)),$(tool))))
+IMAGE ?= highwater
+TAG ?= 0.1.0
+REVISION ?= $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 PYTEST := $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := help
-.PHONY: help run test test-unit test-ray verify format bench bench-fit lock clean
+.PHONY: help run test test-unit test-ray test-charts test-cluster test-cluster-full image verify format bench bench-fit lock clean
 
 help: ## Say what each target does
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -24,6 +29,20 @@ test-unit: $(VENV)/.dev ## Run the tests that start no Ray: about eight minutes
 
 test-ray: $(VENV)/.dev ## Run the tests on a real Ray
 	$(PYTEST) tests/ray
+
+test-charts: $(VENV)/.dev ## Run the tests of the Helm charts: a minute; they need helm on PATH
+	$(PYTEST) tests/charts
+
+test-cluster: $(VENV)/.dev ## Run the tests on the Kubernetes that HIGHWATER_TEST_CONTEXT names, with HIGHWATER_TEST_IMAGE: about 15 minutes
+	$(PYTEST) tests/cluster -m 'not full' --timeout 900
+
+test-cluster-full: $(VENV)/.dev ## Run all tests on that Kubernetes, those that restart its parts too: about 40 minutes
+	$(PYTEST) tests/cluster --timeout 900
+
+image: ## Build the worker image and the slim one with docker, podman or buildah: IMAGE=registry/highwater TAG=0.1.0
+	@test -n '$(BUILDER)' || { echo 'make image needs docker, podman or buildah on PATH'; exit 2; }
+	$(BUILDER) build -f infra/images/worker.Dockerfile -t $(IMAGE)/worker:$(TAG) --build-arg VERSION=$(TAG) --build-arg REVISION=$(REVISION) .
+	$(BUILDER) build -f infra/images/submit.Dockerfile -t $(IMAGE)/submit:$(TAG) --build-arg VERSION=$(TAG) --build-arg REVISION=$(REVISION) .
 
 verify: $(VENV)/.dev ## Check style, types and the direction of imports
 	$(BIN)/ruff check .
@@ -57,6 +76,8 @@ bench-fit: $(VENV)/.dev ## Compare our search for the batch with other packages'
 lock: $(VENV)/.uv ## Resolve the dependencies anew, for all platforms and Pythons that are supported
 	$(UV) compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command 'make lock' --quiet --extra train -o requirements.lock
+	$(UV) compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	  --custom-compile-command 'make lock' --quiet -c requirements.lock -o requirements-submit.lock
 	$(UV) compile pyproject.toml --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	  --custom-compile-command 'make lock' --quiet --extra train --extra dev -c requirements.lock -o requirements-dev.lock
 

@@ -1,0 +1,152 @@
+"""What Kubernetes does to a run: it goes on at the very step that it saved, and nothing is made twice."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+from collections.abc import Iterator
+
+import pytest
+
+from jobs.rundir import RunDir
+from tests.cluster.conftest import Place
+from tests.cluster.tools import ROOT, SMALL, Cluster, highwater, highwater_command, run, wait_for
+
+#: Saves only when it has to, so that a step that was computed twice would show.
+LONG = (*SMALL, "checkpointing.every_s=600", "evaluation.every_steps=100000")
+RESTART = ROOT.parent / "shared/testbed/restart"
+
+
+def start(cluster: Cluster, name: str, steps: int, *changes: str) -> None:
+    """Begin a run and leave it to itself."""
+    words = [word for change in (*LONG, f"steps={steps}", *changes) for word in ("--set", change)]
+    highwater("run", "language", *words, "--name", name, "--cluster", "--namespace", cluster.namespace, "--detach")
+
+
+def step(run_dir: RunDir) -> int:
+    """The last step of the newest attempt that is written down."""
+    return max((int(row["step"]) for row in run_dir.rows("metrics") if "loss" in row), default=0)
+
+
+def trains(run_dir: RunDir, beyond: int = 0) -> None:
+    wait_for(f"a step after {beyond}", lambda: step(run_dir) > beyond, 180, 2.0)
+
+
+def ends(cluster: Cluster, name: str, timeout_s: float = 240) -> str:
+    return str(
+        wait_for(
+            "the end", lambda: (s := cluster.job_status(name)) in ("SUCCEEDED", "FAILED", "STOPPED") and s, timeout_s
+        )
+    )
+
+
+def nothing_lost(run_dir: RunDir, steps: int) -> None:
+    """Each attempt went on at the last step of the one before, and every step is there once."""
+    rows: dict[int, list[int]] = {}
+    for attempt, data in run_dir.segments("metrics"):
+        rows.setdefault(attempt, []).extend(
+            row["step"] for line in data.splitlines() if "loss" in (row := json.loads(line))
+        )
+    seen: list[int] = [one for attempt in sorted(rows) for one in rows[attempt]]
+    assert seen == list(range(1, steps + 1))
+    resumed = [attempt.resumed_step for attempt in run_dir.attempts()]
+    assert resumed == sorted(resumed)
+    assert resumed[-1] > 0
+
+
+@pytest.fixture
+def tidy(cluster: Cluster) -> Iterator[None]:
+    yield
+    cluster.kubectl("delete", "rayjobs", "--all", "--wait=true", "--timeout=60s", ok=False, timeout_s=90)
+
+
+@pytest.mark.usefixtures("tidy")
+def test_a_lost_worker_pod_and_a_killed_submitter(cluster: Cluster, place: Place) -> None:
+    words = [word for change in (*LONG, "steps=300") for word in ("--set", change)]
+    command = ["run", "language", *words, "--name", "pods", "--cluster", "--namespace", cluster.namespace]
+    with subprocess.Popen(highwater_command(*command), cwd=ROOT, stdout=subprocess.DEVNULL) as submitter:
+        trains(place.run_dir("pods"))
+        submitter.send_signal(signal.SIGKILL)
+    uid = cluster.get("rayjob", "pods")["metadata"]["uid"]
+    driver = cluster.driver_pod("pods")
+    lost = next(pod for pod in cluster.pods("pods", "worker") if pod != driver)
+    cluster.kubectl("delete", "pod", lost, "--wait=false")
+    again = highwater(*command)
+    assert "perplexity" in again.stdout
+    assert cluster.get("rayjob", "pods")["metadata"]["uid"] == uid
+    assert len(cluster.get("rayjobs", selector="highwater.io/run=pods")["items"]) == 1
+    nothing_lost(place.run_dir("pods"), 300)
+
+
+@pytest.mark.usefixtures("tidy")
+def test_cancel_saves_and_resume_goes_on(cluster: Cluster, place: Place) -> None:
+    start(cluster, "stopped", 200)
+    trains(place.run_dir("stopped"))
+    cancelled = highwater("cancel", "stopped", "--cluster", "--namespace", cluster.namespace, "--wait", "120")
+    assert "step" in cancelled.stdout + cancelled.stderr
+    assert ends(cluster, "stopped", 60) == "STOPPED"
+    saved = place.run_dir("stopped").result()
+    assert saved is not None
+    assert 0 < saved.step < 200
+    resumed = highwater("resume", "stopped", "--cluster", "--namespace", cluster.namespace)
+    assert "perplexity" in resumed.stdout
+    nothing_lost(place.run_dir("stopped"), 200)
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("tidy")
+def test_a_suspended_run_saves_and_goes_on(cluster: Cluster, place: Place) -> None:
+    start(cluster, "suspended", 200)
+    trains(place.run_dir("suspended"))
+    cluster.kubectl("patch", "rayjob", "suspended", "--type", "merge", "--patch", '{"spec":{"suspend":true}}')
+    wait_for("no pods", lambda: not cluster.pods("suspended", "worker"), 90)
+    at = step(place.run_dir("suspended"))
+    cluster.kubectl("patch", "rayjob", "suspended", "--type", "merge", "--patch", '{"spec":{"suspend":false}}')
+    trains(place.run_dir("suspended"), at)
+    assert ends(cluster, "suspended") == "SUCCEEDED"
+    nothing_lost(place.run_dir("suspended"), 200)
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("tidy")
+def test_a_lost_driver_pod_costs_a_new_cluster_and_no_step(cluster: Cluster, place: Place) -> None:
+    start(cluster, "driver", 200)
+    trains(place.run_dir("driver"))
+    cluster.kubectl("delete", "pod", cluster.driver_pod("driver"), "--wait=false")
+    trains(place.run_dir("driver"), step(place.run_dir("driver")) + 5)
+    assert ends(cluster, "driver") == "SUCCEEDED"
+    nothing_lost(place.run_dir("driver"), 200)
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("tidy")
+@pytest.mark.parametrize("part", ["kuberay-operator", "apiserver"])
+def test_the_control_plane_may_restart(part: str, cluster: Cluster, place: Place) -> None:
+    if not RESTART.exists() or os.environ["HIGHWATER_TEST_CONTEXT"] != "testbed":
+        pytest.skip("only the testbed's control plane may be restarted")
+    name = f"during-{part}"
+    words = [word for change in (*LONG, "steps=150") for word in ("--set", change)]
+    command = ["run", "language", *words, "--name", name, "--cluster", "--namespace", cluster.namespace]
+    with subprocess.Popen(highwater_command(*command), cwd=ROOT, stdout=subprocess.PIPE, text=True) as watcher:
+        trains(place.run_dir(name))
+        if part == "apiserver":
+            run(str(RESTART), part, "5", timeout_s=120)
+        else:
+            run("kubectl", "--namespace", "kuberay-system", "delete", "pods", "--all", "--grace-period=0", "--force")
+        said, _ = watcher.communicate(timeout=300)
+    assert watcher.returncode == 0, said
+    assert len(cluster.get("rayjobs", selector=f"highwater.io/run={name}")["items"]) == 1
+    assert [attempt.resumed_step for attempt in place.run_dir(name).attempts()] == [0]
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("tidy")
+def test_what_can_only_fail_again_is_not_trained_again(cluster: Cluster, place: Place) -> None:
+    start(cluster, "bad-data", 50, f"data.source=s3://{place.bucket}/nothing.txt")
+    assert ends(cluster, "bad-data", 300) == "FAILED"
+    wait_for("all retries", lambda: cluster.get("rayjob", "bad-data")["status"].get("failed") == 4, 300)
+    assert not place.run_dir("bad-data").attempts()
+    ended = highwater("run", "language", "--name", "bad-data", "--cluster", "--namespace", cluster.namespace, ok=False)
+    assert ended.returncode == 2
