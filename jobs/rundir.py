@@ -5,6 +5,8 @@
       attempts/0001.json           one per start or restart: environment, world size, step resumed from
       leases/0001.json             heartbeat of the driver that owns the run; the highest number owns it
       control/stop.json            a request to save and leave
+      control/pins.json            steps whose checkpoints retention keeps
+      control/submission.json      on Kubernetes: which start of the run drives it
       data/...                     what the data stage prepared (token arrays, vocabulary)
       stages/data.json             what each finished stage decided; a finished stage is not repeated
       stages/fit.json              the batch and bptt found, every probe, the frontier and why

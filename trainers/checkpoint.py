@@ -115,9 +115,15 @@ def newest(manifests: list[Manifest], attempts: list[Attempt]) -> Manifest | Non
     return next((manifest for manifest in reversed(manifests) if not overtaken(manifest)), None)
 
 
-def superfluous(manifests: list[Manifest], keep_last: int, keep_best: int, lower_is_better: bool) -> list[Manifest]:
-    """The checkpoints that retention lets go: neither among the newest nor among the best."""
-    kept = {m.key for m in manifests[-keep_last:]}
+def superfluous(
+    manifests: list[Manifest],
+    keep_last: int,
+    keep_best: int,
+    lower_is_better: bool,
+    pinned: frozenset[int] = frozenset(),
+) -> list[Manifest]:
+    """The checkpoints that retention lets go: neither among the newest, nor among the best, nor of a pinned step."""
+    kept = {m.key for m in manifests[-keep_last:]} | {m.key for m in manifests if m.step in pinned}
     measured = [m for m in manifests if m.evaluated_here and m.metric is not None]
     measured.sort(key=lambda m: (m.metric or 0.0) if lower_is_better else -(m.metric or 0.0))
     kept |= {m.key for m in measured[:keep_best]}

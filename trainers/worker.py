@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from jobs.errors import HighwaterError, LeaseLostError, NotFoundError, Reason, SpecError, StorageError
+from jobs.pins import pinned
 from jobs.rundir import STOP, RunDir
 from jobs.streams import StreamWriter
 from trainers import checkpoint
@@ -203,7 +204,8 @@ class RunWorker:
         keep = session.spec.checkpointing
         # One of this step or a later one is left from an attempt that this one computes again.
         kept = [*(m for m in self._kept if m.step < manifest.step), manifest]
-        gone = checkpoint.superfluous(kept, keep.keep_last, keep.keep_best, session.task.goal == "min")
+        lower = session.task.goal == "min"
+        gone = checkpoint.superfluous(kept, keep.keep_last, keep.keep_best, lower, pinned(self._run))
         self._fence()
         checkpoint.remove(self._run, [m for m in self._kept if m not in kept] + gone)
         self._kept = [m for m in kept if m not in gone]
