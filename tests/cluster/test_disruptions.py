@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import pytest
 
 from jobs.rundir import RunDir
-from tests.cluster.conftest import Place
+from tests.cluster.stage import Place
 from tests.cluster.tools import ROOT, SMALL, Cluster, highwater, highwater_command, run, wait_for
 
 #: Saves only when it has to, so that a step that was computed twice would show.

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.cluster.conftest import IMAGE
+from tests.cluster.stage import IMAGE
 from tests.cluster.tools import ROOT, Cluster, run, wait_for
 
 USER = "hw-test-user"

@@ -19,7 +19,7 @@ import pytest
 
 from infra.storage import open_store
 from jobs.rundir import RunDir
-from tests.cluster.conftest import SHARED, Place
+from tests.cluster.stage import SHARED, Place
 from tests.cluster.tools import ROOT, SMALL, Cluster, highwater, run, wait_for
 
 CHANGES = (*SMALL, "steps=30")
