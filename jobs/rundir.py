@@ -12,6 +12,7 @@
       stages/fit.json              the batch and bptt found, every probe, the frontier and why
       stages/lr.json               the learning rate found, every sweep, what each rule makes of them and why
       stages/shrink.json           a smaller micro-batch that an out-of-memory error made necessary
+      stages/calm.json             a lower truncation or rate that a loss which was not finite made necessary
       metrics/0001-00000.jsonl     stream of rows, numbered by attempt and segment
                                    (events and logs of drivers: by lease and segment)
       events/0001-00000.jsonl      stream of what happened and was decided

@@ -241,6 +241,9 @@ class JobSpec(Part):
     """Which layer groups are trained when, and how fast; as given, all of them alike."""
     clip_norm: PositiveFloat | None = None
     """Gradients are scaled down to this global L2 norm; null never clips."""
+    nan_changes: NonNegativeInt = aside(4)
+    """Times that training may be calmed by itself when it goes NaN: language models lower `truncation` twice, then the
+    rate; others the rate. 0 ends the run at once."""
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     """`auto` is bf16 where the device has it, else fp32; fp16 uses a gradient scaler and needs a GPU."""
     memory_limit_mib: PositiveInt | None = aside(None)

@@ -142,6 +142,9 @@ class LanguageSpec(JobSpec):
     """The network; `kind` picks which."""
     bptt: PositiveInt | Auto
     """Time steps that gradients flow back through. `auto`: measured by fit."""
+    truncation: PositiveInt | None = None
+    """Time steps that gradients flow back through at most, where that is fewer than bptt: the sequence of a step is
+    then run in pieces that hand on their state. null is bptt. Lowered by itself when training goes NaN."""
     bptt_jitter: BpttJitter | None = BpttJitter()
     """Jitter of the sequence length, the same on all workers, the rate scaled by it; null cuts evenly."""
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from functools import lru_cache
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -33,6 +34,13 @@ def cuts(tokens: int, bptt: int, jitter: BpttJitter | None, seed: int, epoch: in
 def rate_scale(length: int, bptt: int, jitter: BpttJitter | None) -> float:
     """Factor on the learning rate of a sequence: its length over bptt; 1 where sequences are cut evenly."""
     return 1.0 if jitter is None else length / bptt
+
+
+def pieces(begin: int, end: int, truncation: int | None) -> list[tuple[int, int]]:
+    """A sequence as stretches through which gradients flow: as equal as can be, none longer than `truncation`."""
+    count = 1 if truncation is None else -(-(end - begin) // truncation)
+    marks = [begin + (end - begin) * number // count for number in range(count + 1)]
+    return list(pairwise(marks))
 
 
 def longest(bptt: int, jitter: BpttJitter | None) -> int:

@@ -27,6 +27,7 @@ from jobs.state import Ended, worth_retrying
 from jobs.streams import Flusher, StreamWriter
 from trainers import checkpoint, task
 from trainers.backend import Backend
+from trainers.calming import calm, calmed
 from trainers.checkpoint import Manifest
 from trainers.environment import environment
 from trainers.failures import as_typed, classify
@@ -116,6 +117,7 @@ class Driver:
 
     def _train(self) -> Result:
         """Start the ranks from the newest checkpoint on, again and again, until that leads nowhere any more."""
+        self.spec = calmed(self.run, self.spec)
         while True:
             reason, message, outcome = self._attempt()
             self.keeper.check()
@@ -123,11 +125,11 @@ class Driver:
             if reason is Reason.PREEMPTED and self.backend.leaving():
                 # Ranks cannot be started from here any more; whoever began this driver begins another elsewhere.
                 return self._conclude(reason, f"{message}; its driver's own machine goes, too", outcome)
-            # After an out-of-memory error the spec in effect is a smaller one: that is not the same again.
-            smaller = reason is Reason.OUT_OF_MEMORY
-            if self.stop.is_set() or not (smaller or worth_retrying(self.ended)):
+            # After these the spec in effect is another one, or they would have been raised: not the same again.
+            mended = reason in (Reason.OUT_OF_MEMORY, Reason.LOSS_NAN)
+            if self.stop.is_set() or not (mended or worth_retrying(self.ended)):
                 return self._conclude(reason, message, outcome)
-            if not smaller:
+            if not mended:
                 self.event("retry", f"{message}; trying again from the last checkpoint")
 
     def _forget_old_stop(self) -> None:
@@ -223,7 +225,7 @@ class Driver:
     def _attempt(self) -> tuple[Reason, str, Outcome | None]:
         """Run the ranks once, from the newest checkpoint on; if they run out of memory, the spec is made smaller.
 
-        Raises OutOfMemoryError if it cannot be.
+        Raises OutOfMemoryError if it cannot be; so with a loss that is not finite, a calmer spec and LossNanError.
         """
         if self.stop.is_set():
             return Reason.STOPPED, "stopped before training began", None
@@ -245,6 +247,9 @@ class Driver:
             if typed.reason is Reason.OUT_OF_MEMORY:
                 self.keeper.check()
                 self.spec = shrink(self.run, self.spec, typed, self._saved_step(), self.event)
+            if typed.reason is Reason.LOSS_NAN:
+                self.keeper.check()
+                self.spec = calm(self.run, self.spec, typed, attempt.resumed_step, self.event)
             return typed.reason, typed.message, None
         return outcome.reason, outcome.message, outcome
 

@@ -160,9 +160,11 @@ class LanguageTask:
         begin = sum(lengths[:start])
         for length in lengths[start:]:
             end = begin + length
-            micros = tuple((stream[begin:end], stream[begin + 1 : end + 1]) for stream in self._streams)
+            ends = bptt.pieces(begin, end, self.spec.truncation)
+            micros = tuple((stream[a:b], stream[a + 1 : b + 1]) for stream in self._streams for a, b in ends)
             scale = bptt.rate_scale(length, self.bptt, self.spec.bptt_jitter)
-            yield Step(micros, length * self.shard.global_batch, scale)
+            shares = tuple((b - a) / length for a, b in ends)
+            yield Step(micros, length * self.shard.global_batch, scale, shares)
             begin = end
 
     def rehearsal(self) -> Iterator[Step]:

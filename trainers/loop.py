@@ -174,14 +174,17 @@ def take_step(session: Session, step: Step, pending: Pending) -> None:
     for group in session.optimizer.param_groups:
         group["lr"] = rate * group.get("factor", 1.0)
     shown: list[torch.Tensor] = []
-    for micro, batch in enumerate(step.micros):
-        is_last = micro == len(step.micros) - 1
+    micro_steps = len(step.micros) // len(step.pieces)
+    for number, batch in enumerate(step.micros):
+        is_last = number == len(step.micros) - 1
+        micro, piece = divmod(number, len(step.pieces))
+        share = step.pieces[piece]
         with contextlib.nullcontext() if is_last else no_sync(session.wrapped):
             with torch.autocast(device.type, session.dtype, enabled=session.dtype != torch.float32):
                 loss = session.task.loss(session.wrapped, batch, session.carries[micro])
-            torch.autograd.backward(session.scaler.scale(loss.total / len(step.micros)))
+            torch.autograd.backward(session.scaler.scale(loss.total / (micro_steps / share)))
         session.carries[micro] = loss.carry
-        shown.append(loss.shown)
+        shown.append(loss.shown if share == 1.0 else loss.shown * share * len(step.pieces))
     session.scaler.unscale_(session.optimizer)
     norm = clip(session.model, spec.clip_norm)
     session.scaler.step(session.optimizer)
@@ -215,7 +218,9 @@ def sync(session: Session, worker: Worker, pending: Pending) -> Flags:
             what = f"loss became {total}" if not math.isfinite(total) else f"gradient's norm became {norm}"
             raise LossNanError(
                 f"the training {what} at step {row['step']} (rate {row['rate']:.3g}); "
-                "try a lower learning_rate, or clip_norm, under another name"
+                "try a lower learning_rate, or clip_norm, under another name",
+                row["step"],
+                of_gradient=math.isfinite(total),
             )
     pending.clear(int(agreed[3]))
     stop = Reason.STOPPED if agreed[0] else Reason.PREEMPTED if agreed[1] else None

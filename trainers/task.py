@@ -64,6 +64,9 @@ class Step:
     """Units (tokens, images, rows) in the step over all ranks."""
     rate_scale: float = 1.0
     """Factor on the learning rate of this step, for steps that are longer or shorter than usual."""
+    pieces: tuple[float, ...] = (1.0,)
+    """Shares of a micro-batch that are run one after the other, each with the state that the one before it left:
+    `micros` then has so many entries for each micro-step, in order of time."""
 
 
 @dataclass(frozen=True)

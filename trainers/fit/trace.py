@@ -125,7 +125,7 @@ class FakeTask:
                 module._buffers[name] = None if buffer is None else self._fake(buffer)
         self._carries = inner.carries()
         step = next(iter(inner.rehearsal()))
-        self.step = Step(tree_map(self._fake, step.micros), step.units)
+        self.step = Step(tree_map(self._fake, step.micros), step.units, pieces=step.pieces)
         self.outputs = len(getattr(inner, "vocabulary", ()))
         """Width of the logits; 0 if the task has none that are worth telling apart."""
         self.before_loss: Callable[[], None] = lambda: None
