@@ -39,7 +39,6 @@ REFUSED = (
     ("delete", "networkpolicies.networking.k8s.io"),
     ("create", "deployments.apps"),
     ("create", "serviceaccounts/token"),
-    ("create", "pods/ephemeralcontainers"),
     ("patch", "resourcequotas"),
     ("delete", "events"),
     ("impersonate", "users"),
@@ -67,7 +66,10 @@ def user(cluster: Cluster) -> str:
 
 
 def may(cluster: Cluster, user: str, verb: str, what: str, namespace: str | None = None) -> bool:
-    words = ["kubectl", "auth", "can-i", verb, what, "--as", user, "--namespace", namespace or cluster.namespace]
+    kind, _, part = what.partition("/")
+    words = ["kubectl", "auth", "can-i", verb, kind, "--as", user, "--namespace", namespace or cluster.namespace]
+    # Otherwise the word behind the slash is the name of an object.
+    words += ["--subresource", part] if part else []
     return run(*words, ok=False).stdout.strip() == "yes"
 
 
