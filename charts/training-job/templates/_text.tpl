@@ -1,0 +1,32 @@
+{{/*
+Texts are carried, never read: whatever a value holds, it becomes one scalar of YAML and nothing else.
+*/}}
+
+{{/* Any value as YAML on one line, in ASCII: YAML would fold or refuse some characters that JSON leaves as they are. */}}
+{{- define "training-job.value" -}}
+{{- if kindIs "string" . -}}
+{{- printf "%+q" . -}}
+{{- else if kindIs "map" . -}}
+{{- $map := . -}}
+{ {{- range $i, $key := keys $map | sortAlpha }}{{ if $i }}, {{ end }}{{ printf "%+q" $key }}: {{ include "training-job.value" (index $map $key) }}{{ end -}} }
+{{- else if kindIs "slice" . -}}
+[ {{- range $i, $item := . }}{{ if $i }}, {{ end }}{{ include "training-job.value" $item }}{{ end -}} ]
+{{- else -}}
+{{- toRawJson . -}}
+{{- end -}}
+{{- end -}}
+
+{{/* A text where Kubernetes would replace $(NAME), unless each $ is doubled: environment variables, commands. */}}
+{{- define "training-job.literal" -}}
+{{- include "training-job.value" (toString . | replace "$" "$$") -}}
+{{- end -}}
+
+{{/* CPUs as a quantity, rounded up to a thousandth. */}}
+{{- define "training-job.milli" -}}
+{{- printf "%dm" (round (mulf . 1000) 3 | ceil | int64) -}}
+{{- end -}}
+
+{{/* GiB as a quantity. */}}
+{{- define "training-job.gib" -}}
+{{- printf "%.6gGi" (float64 .) -}}
+{{- end -}}
