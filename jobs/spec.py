@@ -29,6 +29,8 @@ Auto = Literal["auto"]
 Share = Annotated[float, Field(ge=0, le=1)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
 """A share that leaves something: a dropout, a decay."""
+Seconds = Annotated[int, Field(ge=1, lt=2**31)]
+"""Seconds, as many as Kubernetes can count."""
 
 
 def aside(default: Any = ..., **kwargs: Any) -> Any:  # noqa: ANN401 - pydantic's Field has this type
@@ -130,11 +132,11 @@ class Resources(Part):
 
     gpus_per_worker: Annotated[NonNegativeFloat, AfterValidator(spec_checks.gpus)] = aside(0.0)
     """GPUs of one worker; 0 trains on the CPU."""
-    cpus_per_worker: PositiveFloat = aside(1.0)
+    cpus_per_worker: float = aside(1.0, ge=0.01, le=1024)
     """CPUs that Ray reserves for one worker."""
     accelerator_type: Annotated[str, AfterValidator(spec_checks.word)] | None = aside(None)
     """Ray's accelerator type a worker needs, such as `A100` or `H100`; null takes any."""
-    memory_gib: PositiveFloat = aside(4.0)
+    memory_gib: float = aside(4.0, ge=0.25, le=65536)
     """Memory of one worker's pod on Kubernetes, in GiB: its process, Ray's, and shared memory."""
 
 
@@ -202,9 +204,9 @@ class Cluster(Part):
     """Worker image; null takes the platform's."""
     priority: Annotated[str, AfterValidator(spec_checks.label)] | None = aside(None)
     """Priority class of the pods; null takes the platform's."""
-    waiting_s: PositiveInt | None = aside(None)
+    waiting_s: Seconds | None = aside(None)
     """Seconds that the run may wait for its pods; null waits for ever."""
-    deadline_s: PositiveInt | None = aside(None)
+    deadline_s: Seconds | None = aside(None)
     """Seconds after which Kubernetes ends the run, waiting included; null never ends it."""
 
 
@@ -256,7 +258,7 @@ class JobSpec(Part):
     """When the metric is measured, and when to stop early."""
     seed: int = Field(default=0, ge=0, lt=2**63)
     """Seed of weights, dropout, data order and jitter."""
-    workers: PositiveInt = aside(1)
+    workers: int = aside(1, ge=1, le=65536)
     """Data-parallel workers. A resume may change it if the global batch can stay; it is then not bit-equal."""
     threads: PositiveInt = aside(1)
     """CPU threads of one worker; another number changes the last bits of sums."""

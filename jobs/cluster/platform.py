@@ -14,7 +14,6 @@ from pydantic import (
     ConfigDict,
     Field,
     JsonValue,
-    PositiveFloat,
     PositiveInt,
     ValidationError,
 )
@@ -46,8 +45,8 @@ class _Part(BaseModel):
 class Head(_Part):
     """What the head of a run's cluster gets; it computes nothing."""
 
-    cpu: PositiveFloat = 0.5
-    memory_gib: PositiveFloat = 2.0
+    cpu: float = Field(default=0.5, ge=0.01, le=1024)
+    memory_gib: float = Field(default=2.0, ge=0.25, le=65536)
 
 
 class Platform(_Part):

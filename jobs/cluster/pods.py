@@ -42,7 +42,7 @@ CONTAINER_SECURITY: Object = {
 
 def head_pod(platform: Platform, image: str, labels: dict[str, str], priority: str | None) -> Object:
     """The template of the head: it keeps the cluster together and runs no work of the run."""
-    memory = f"{platform.head.memory_gib:g}Gi"
+    memory = mebi(platform.head.memory_gib)
     resources = {
         "requests": {"cpu": milli(platform.head.cpu), "memory": memory},
         "limits": {"memory": memory},
@@ -64,7 +64,7 @@ def worker_pod(
     code: str | None = None,
 ) -> Object:
     """The template of a worker: one rank, and in one of them the driver. `code` names a ConfigMap with a zip."""
-    memory = f"{memory_gib:g}Gi"
+    memory = mebi(memory_gib)
     limits: Object = {"memory": memory}
     if gpus:
         limits["nvidia.com/gpu"] = str(math.ceil(gpus))
@@ -102,6 +102,11 @@ def milli(cpus: float) -> str:
     return f"{math.ceil(round(cpus * 1000, 3))}m"
 
 
+def mebi(gib: float) -> str:
+    """A quantity of memory, rounded up to a MiB."""
+    return f"{math.ceil(round(gib * 1024, 6))}Mi"
+
+
 def literal(text: str) -> str:
     """A text as the value of an environment variable: Kubernetes replaces `$(NAME)` unless `$` is doubled."""
     return text.replace("$", "$$")
@@ -123,6 +128,9 @@ def _container(
         # Ray's own monitor would end the whole run instead of the rank; the pod's limit is what counts.
         "RAY_memory_monitor_refresh_ms": "0",
     }
+    if platform.storage_endpoint:
+        # For whoever reads the runs from inside of a pod; the driver is told by its spec.
+        settings["AWS_ENDPOINT_URL"] = platform.storage_endpoint
     variables = [
         {"name": key, "value": literal(value)} for key, value in (settings | environment | platform.environment).items()
     ]

@@ -254,7 +254,7 @@ def test_the_queue_by_values() -> None:
     assert (spec["cohortName"], spec["preemption"]) == ("all", {"withinClusterQueue": "Never"})
     assert spec["resourceGroups"][0]["flavors"][0]["resources"] == [
         {"name": "cpu", "nominalQuota": "500m"},
-        {"name": "memory", "nominalQuota": "1.5Gi"},
+        {"name": "memory", "nominalQuota": "1536Mi"},
         {"name": "nvidia.com/gpu", "nominalQuota": "4"},
     ]
     assert helm.one(rendered, "ResourceFlavor")["spec"] == {"nodeLabels": {"a": "b"}}

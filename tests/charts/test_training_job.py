@@ -124,7 +124,7 @@ def test_fractions_and_lists_may_be_given_by_set() -> None:
     job = one(template(CHART, *sets, "workers=4", "resources.memoryGib=1.5", release="sotu"), "RayJob")
     group = job["spec"]["rayClusterSpec"]["workerGroupSpecs"][0]
     assert group["replicas"] == 4
-    assert group["template"]["spec"]["containers"][0]["resources"]["requests"] == {"cpu": "300m", "memory": "1.5Gi"}
+    assert group["template"]["spec"]["containers"][0]["resources"]["requests"] == {"cpu": "300m", "memory": "1536Mi"}
     texts = json.loads(environment(group["template"])["HIGHWATER_SET"])
     assert texts[:2] == ["steps=60", "batch=8"]
     assert "resources.cpus_per_worker=0.2" in texts

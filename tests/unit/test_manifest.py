@@ -77,8 +77,8 @@ def test_a_pod_holds_one_rank_and_has_room_for_the_driver() -> None:
     assert json.loads(json.loads(group["rayStartParams"]["resources"])) == {"highwater_rank": 1}
     assert group["rayStartParams"]["num-cpus"] == "3"
     resources = group["template"]["spec"]["containers"][0]["resources"]
-    assert resources["requests"] == {"cpu": "1600m", "memory": "6.5Gi", "nvidia.com/gpu": "1"}
-    assert resources["limits"] == {"memory": "6.5Gi", "nvidia.com/gpu": "1"}
+    assert resources["requests"] == {"cpu": "1600m", "memory": "6656Mi", "nvidia.com/gpu": "1"}
+    assert resources["limits"] == {"memory": "6656Mi", "nvidia.com/gpu": "1"}
 
 
 @pytest.mark.parametrize(("cpus", "text"), [(1.0, "1000m"), (0.2 + 0.1, "300m"), (0.0001, "1m"), (1.5, "1500m")])

@@ -56,9 +56,9 @@ metadata:
 {{- printf "%dm" (int64 (ceil (round (mulf (float64 .) 1000.0) 3))) -}}
 {{- end -}}
 
-{{/* A quantity of memory in GiB, as Python's :g writes it for all sizes of machines. */}}
+{{/* GiB as a quantity, rounded up to a MiB. */}}
 {{- define "highwater.gib" -}}
-{{- printf "%.6gGi" (float64 .) -}}
+{{- printf "%dMi" (round (mulf . 1024) 6 | ceil | int64) -}}
 {{- end -}}
 
 {{/* What a namespace offers to runs, as JSON with the fields of jobs/cluster/platform.py. */}}

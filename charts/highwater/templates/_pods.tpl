@@ -24,6 +24,7 @@ highwater.io/cluster: highwater-shared
   "RAY_memory_monitor_refresh_ms" "0"
   "HIGHWATER_RANK_SLOT" "highwater_rank"
   "HIGHWATER_CLUSTER_GROWS" "1" -}}
+{{- with .Values.storageEndpoint }}{{ $_ := set $settings "AWS_ENDPOINT_URL" . }}{{ end -}}
 {{- range $name, $value := mergeOverwrite $settings (.Values.environment | default dict) }}
 - name: {{ $name }}
   value: {{ $value | replace "$" "$$" | quote }}

@@ -115,6 +115,7 @@ nodeSelector: {{ include "training-job.value" . }}
       (list "RAY_TRAIN_PREEMPTION_POLL_INTERVAL_S" "1")
       (list "RAY_TRAIN_HEALTH_CHECK_INTERVAL_S" "0.5")
       (list "RAY_memory_monitor_refresh_ms" "0") -}}
+{{- with $platform.storageEndpoint -}}{{- $pairs = append $pairs (list "AWS_ENDPOINT_URL" .) -}}{{- end -}}
 {{- $pairs = concat $pairs .environment -}}
 {{- range $name := keys $platform.environment | sortAlpha -}}
 {{- $pairs = append $pairs (list $name (index $platform.environment $name)) -}}

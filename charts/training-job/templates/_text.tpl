@@ -26,7 +26,7 @@ Texts are carried, never read: whatever a value holds, it becomes one scalar of 
 {{- printf "%dm" (round (mulf . 1000) 3 | ceil | int64) -}}
 {{- end -}}
 
-{{/* GiB as a quantity. */}}
+{{/* GiB as a quantity, rounded up to a MiB. */}}
 {{- define "training-job.gib" -}}
-{{- printf "%.6gGi" (float64 .) -}}
+{{- printf "%dMi" (round (mulf . 1024) 6 | ceil | int64) -}}
 {{- end -}}
