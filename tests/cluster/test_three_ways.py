@@ -52,7 +52,9 @@ def same(found: dict[int, float], expected: dict[int, float]) -> None:
 
 def test_helm_install(cluster: Cluster, place: Place, expected: dict[int, float]) -> None:
     values = ["--set", "recipe=language,resources.cpusPerWorker=0.2,resources.memoryGib=3"]
-    values += ["--set-json", f"set={json.dumps([*CHANGES])}"]
+    # What decides the pods' shape is a value of the chart, and refused among the overrides.
+    rest = [change for change in CHANGES if not change.startswith(("workers=", "resources."))]
+    values += ["--set-json", f"set={json.dumps(rest)}"]
     cluster.helm("install", "by-helm", str(ROOT / "charts/training-job"), *values)
     wait_for("the run's end", lambda: cluster.job_status("by-helm") in ("SUCCEEDED", "FAILED", "STOPPED"), 240)
     assert cluster.job_status("by-helm") == "SUCCEEDED", cluster.kubectl("get", "rayjob", "by-helm", "-o", "yaml")
@@ -60,7 +62,7 @@ def test_helm_install(cluster: Cluster, place: Place, expected: dict[int, float]
     assert b"<html" in place.run_dir("by-helm").store.get("by-helm/report.html")
     cluster.helm("test", "by-helm")
     cluster.helm("uninstall", "by-helm", timeout_s=200)
-    assert not cluster.get("rayjobs", selector="highwater.io/run=by-helm")["items"]
+    wait_for("nothing left", lambda: not cluster.get("rayjobs", selector="highwater.io/run=by-helm")["items"], 60)
 
 
 def test_highwater_run(cluster: Cluster, place: Place, expected: dict[int, float]) -> None:
