@@ -17,7 +17,7 @@ PYTEST := $(BIN)/python -m pytest
 .PHONY: help run test test-unit test-ray test-charts test-cluster test-cluster-full image verify format bench bench-fit lock clean
 
 help: ## Say what each target does
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-17s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 run: $(VENV)/.train ## Train the language model on the bundled speeches with two Ray workers, and write its report
 	$(BIN)/highwater run language --name $(NAME)
