@@ -15,6 +15,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from infra.storage import open_store
+from jobs import cancel as cancelling
+from jobs import logs as logging
+from jobs import pull as pulling
 from jobs import specfile
 from jobs.display import Display, Silent
 from jobs.doctor import Diagnosis, diagnose
@@ -35,11 +38,14 @@ __all__ = [
     "Result",
     "RunStatus",
     "StageResult",
+    "cancel",
     "doctor",
     "fit",
+    "logs",
     "lr",
     "memory",
     "plan",
+    "pull",
     "recipes",
     "report",
     "run",
@@ -160,6 +166,29 @@ def report(run: str, *, storage: str = STORAGE, endpoint: str | None = None) -> 
     from jobs.report.build import write_report
 
     return write_report(resolve(run, storage, endpoint))
+
+
+def logs(run: str, *, rank: int | None = None, storage: str = STORAGE, endpoint: str | None = None) -> str:
+    """What the run's driver printed so far, or one of its ranks."""
+    parts: list[bytes] = []
+    logging.show(resolve(run, storage, endpoint), logging.stream_of(rank), parts.append)
+    return b"".join(parts).decode("utf-8", "replace")
+
+
+def cancel(run: str, *, wait_s: float | None = None, storage: str = STORAGE, endpoint: str | None = None) -> str:
+    """Ask the run to save and leave; what became of that, in one sentence. With `wait_s`, return when it has left."""
+    found = resolve(run, storage, endpoint)
+    told = cancelling.ask(found)
+    if wait_s is not None:
+        cancelling.wait_left(found.name, lambda: cancelling.has_left(found), wait_s)
+    return told
+
+
+def pull(
+    run: str, *, to: str = STORAGE, everything: bool = False, storage: str = STORAGE, endpoint: str | None = None
+) -> str:
+    """Copy a run to TO/NAME on this machine, with its best and its last checkpoint or all; return that folder."""
+    return str(pulling.pull(resolve(run, storage, endpoint), to, everything=everything))
 
 
 def recipes() -> list[RecipeInfo]:

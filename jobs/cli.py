@@ -20,7 +20,7 @@ from jobs.parser import build, parse
 
 if TYPE_CHECKING:
     from jobs.rundir import Result, RunDir
-    from jobs.runner import Options
+    from jobs.runner import Options, Prepared, StageResult
 
 #: Reasons after which the same command goes on, once what was wrong is mended.
 AGAIN = (Reason.STOPPED, Reason.PREEMPTED, Reason.WORKER_LOST, Reason.BAD_STORAGE, Reason.RAY_UNREACHABLE)
@@ -98,15 +98,24 @@ def _print_json(document: Any) -> None:  # noqa: ANN401 - any JSON
 
 
 def _run(options: Namespace) -> int:
-    from jobs.rundir import Result
     from jobs.runner import Options, execute, prepared
     from jobs.terminal import display_for
 
+    if options.cluster:
+        from jobs.cluster import verbs
+
+        return verbs.run(options)
     asked = Options(options.spec, options.set, options.name, options.storage, options.ray, options.until)
     run = prepared(asked)
     if options.dry_run:
         return _show_plan(options, run)
-    ended = execute(run, display_for(sys.stderr if options.json else sys.stdout))
+    return _ended(options, asked, run, execute(run, display_for(sys.stderr if options.json else sys.stdout)))
+
+
+def _ended(options: Namespace, asked: Options, run: Prepared, ended: Result | StageResult) -> int:
+    """Tell how a run ended, or left after a stage; the exit code."""
+    from jobs.rundir import Result
+
     if options.json:
         _print_json(ended.model_dump(mode="json"))
     elif isinstance(ended, Result):
@@ -206,17 +215,23 @@ def _tell_next(asked: Options, ended: Result, run: RunDir) -> None:
 def _report(options: Namespace) -> int:
     from jobs import api
 
-    uri = api.report(options.run, storage=options.storage, endpoint=options.endpoint)
+    endpoint = options.endpoint
+    if options.cluster:
+        from jobs.cluster import verbs
+
+        uri, endpoint = verbs.report(options)
+    else:
+        uri = api.report(options.run, storage=options.storage, endpoint=endpoint)
     if options.json:
         _print_json({"report": uri})
     else:
         _say(uri)
     if options.open:
-        _open(uri)
+        _open(uri, endpoint)
     return 0
 
 
-def _open(uri: str) -> None:
+def _open(uri: str, endpoint: str | None) -> None:
     """Open a report in a browser; one in S3 is copied to a temporary file first."""
     import webbrowser
     from pathlib import Path
@@ -227,7 +242,7 @@ def _open(uri: str) -> None:
     if not is_local(uri):
         folder, _, key = uri.rpartition("/")
         path = Path(tempfile.mkdtemp(prefix="highwater-report-")) / key
-        open_store(folder).get_file(key, path)
+        open_store(folder, endpoint).get_file(key, path)
     if not webbrowser.open(path.absolute().as_uri()):
         _warn(f"highwater: no browser can be opened here; the report is {path}")
 
@@ -235,6 +250,10 @@ def _open(uri: str) -> None:
 def _status(options: Namespace) -> int:
     from jobs import api, table
 
+    if options.cluster:
+        from jobs.cluster import verbs
+
+        return verbs.status(options)
     if options.watch:
         return _watch(options)
     if options.run is not None:
@@ -273,6 +292,85 @@ def _watch(options: Namespace) -> int:
         display.close()
     if options.json:
         _print_json(api.status(run.uri, endpoint=options.endpoint).model_dump(mode="json"))
+    return 0
+
+
+def _logs(options: Namespace) -> int:
+    """Print a log; Ctrl-C ends the looking and nothing else."""
+    from jobs import logs
+    from jobs.resolve import resolve
+
+    try:
+        if options.cluster:
+            from jobs.cluster import verbs
+
+            return verbs.logs(options)
+        stream = logs.stream_of(options.rank)
+        run = resolve(options.run, options.storage, options.endpoint)
+        logs.show(run, stream, _write, follow=options.follow, skip=options.skip)
+    except KeyboardInterrupt:
+        return EXIT_CODES[Reason.STOPPED]
+    return 0
+
+
+def _write(data: bytes) -> None:
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def _cancel(options: Namespace) -> int:
+    from jobs import cancel
+    from jobs.resolve import resolve
+
+    if options.cluster:
+        from jobs.cluster import verbs
+
+        return verbs.cancel(options)
+    run = resolve(options.run, options.storage, options.endpoint)
+    message = cancel.ask(run)
+    if not options.json:
+        _say(message)
+    if options.wait is not None:
+        cancel.wait_left(run.name, lambda: cancel.has_left(run), options.wait)
+        message = f"run {run.name} has left"
+        if not options.json:
+            _say(message)
+    if options.json:
+        _print_json({"name": run.name, "message": message})
+    return 0
+
+
+def _resume(options: Namespace) -> int:
+    from jobs.resolve import resolve
+    from jobs.runner import execute, prepared, to_resume
+    from jobs.terminal import display_for
+
+    if options.cluster:
+        from jobs.cluster import verbs
+
+        return verbs.resume(options)
+    asked = to_resume(resolve(options.run, options.storage, options.endpoint), ray=options.ray, until=options.until)
+    run = prepared(asked)
+    return _ended(options, asked, run, execute(run, display_for(sys.stderr if options.json else sys.stdout)))
+
+
+def _pull(options: Namespace) -> int:
+    from jobs import pull
+    from jobs.resolve import resolve
+
+    if options.cluster:
+        from jobs.cluster import verbs
+
+        return verbs.pull(options)
+    run = resolve(options.run, options.storage, options.endpoint)
+    if options.to == "-":
+        pull.write_tar(run, sys.stdout.buffer, everything=options.all, only=options.only)
+        return 0
+    folder = pull.pull(run, options.to, everything=options.all, only=options.only)
+    if options.json:
+        _print_json({"folder": str(folder)})
+    else:
+        _say(str(folder))
     return 0
 
 
@@ -318,6 +416,10 @@ _DO: dict[str, Callable[[Namespace], int]] = {
     "lr": _lr,
     "report": _report,
     "status": _status,
+    "logs": _logs,
+    "cancel": _cancel,
+    "resume": _resume,
+    "pull": _pull,
     "recipes": _recipes,
     "schema": _schema,
     "doctor": _doctor,

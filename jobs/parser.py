@@ -16,6 +16,10 @@ VERBS = {
     "lr": "find the learning rate at the size that fits, and leave",
     "report": "write a run's report.html and say where it is",
     "status": "where a run is, or a table of all runs",
+    "logs": "what a run's driver printed, or one of its ranks",
+    "cancel": "ask a run to save and leave",
+    "resume": "go on with a run that was left, from the spec that it was started with",
+    "pull": "copy a run to this machine",
     "recipes": "the specs that ship with highwater",
     "schema": "JSON Schema of a spec, for editors",
     "doctor": "check this machine and say what to do",
@@ -26,8 +30,11 @@ EXAMPLES = {
   highwater run language --set epochs=3 --name first       the same, named; again after Ctrl-C goes on
   highwater run spec.yaml --storage s3://bucket/runs --ray http://head:8265
   highwater run spec.yaml --dry-run                        show what would be run; write nothing
+  highwater run spec.yaml --cluster --namespace research   as a RayJob on the Kubernetes of your kubeconfig
+  highwater run spec.yaml --cluster --dry-run              the objects that would be sent, as YAML
 
 Ctrl-C saves and leaves; a second one leaves at once. If highwater itself is killed, the run goes on.
+With --cluster, Ctrl-C only ends the looking; highwater cancel ends the run.
 With --ray http(s)://, AWS_* credentials of this shell go along as variables of the job if it needs S3.""",
     "plan": """examples:
   highwater plan language-full                                  which GPUs hold it
@@ -42,16 +49,32 @@ Estimated from shapes alone: no GPU is used, and nothing that it says is admitte
     "lr": """examples:
   highwater lr language --set learning_rate=auto --name first
   highwater lr language --set learning_rate=auto --set range_test.rule=minimum/10 --name classic""",
-    "report": "example:\n  highwater report first --open",
+    "report": """examples:
+  highwater report first --open
+  highwater report first --cluster --open""",
     "status": """examples:
   highwater status                    all runs
-  highwater status first --watch      follow one run; Ctrl-C stops looking, not the run""",
+  highwater status first --watch      follow one run; Ctrl-C stops looking, not the run
+  highwater status --cluster          all runs of a namespace""",
+    "logs": """examples:
+  highwater logs first                        the driver's log
+  highwater logs first --rank 1 --follow      one rank's, until the run ends
+  highwater logs first --cluster --namespace research""",
+    "cancel": """examples:
+  highwater cancel first --wait 60            save and leave; return when it has left
+  highwater cancel first --cluster --force    take its pods away if it does not leave in time""",
+    "resume": """examples:
+  highwater resume first
+  highwater resume first --cluster            a new RayJob from the old one's spec""",
+    "pull": """examples:
+  highwater pull s3://bucket/runs/first       to the folder runs/first, where highwater status finds it
+  highwater pull first --cluster --all        with all of its checkpoints""",
     "recipes": "example:\n  highwater recipes --json",
     "schema": "example:\n  highwater schema > spec.schema.json",
     "doctor": "example:\n  highwater doctor --storage s3://bucket/runs",
 }
 EXIT_HELP = """exit codes: 0 done, 1 internal error, 2 bad input, 3 the loss is not finite, 4 out of memory,
-5 workers lost, 6 Ray out of reach, 7 another driver took over, 8 error in user code, 130 stopped
+5 workers lost, 6 Ray or Kubernetes out of reach, 7 another driver took over, 8 error in user code, 130 stopped
 
 example: highwater run language"""
 
@@ -81,12 +104,20 @@ def build() -> tuple[Parser, dict[str, Parser]]:
     _plan(verbs["plan"])
     _run(verbs["fit"])
     _run(verbs["lr"])
+    _cluster_run(verbs["run"])
     _one_run(verbs["report"], nargs=None)
+    verbs["report"].add_argument("--to", metavar="FOLDER", default="runs", help="where a run that only pods see is put")
     verbs["report"].add_argument("--open", action="store_true", help="open it in a browser")
     _one_run(verbs["status"], nargs="?")
     verbs["status"].add_argument("--watch", action="store_true", help="keep looking until the run ends")
+    _logs(verbs["logs"])
+    _cancel(verbs["cancel"])
+    _resume(verbs["resume"])
+    _pull(verbs["pull"])
+    for verb in ("report", "status", "logs", "cancel", "resume", "pull"):
+        _cluster(verbs[verb])
     _storage(verbs["doctor"])
-    for verb in ("run", "plan", "fit", "lr", "report", "status", "recipes", "doctor"):
+    for verb in ("run", "plan", "fit", "lr", "report", "status", "cancel", "resume", "pull", "recipes", "doctor"):
         verbs[verb].add_argument("--json", action="store_true", help="print one JSON document on stdout, no other text")
     return top, verbs
 
@@ -126,6 +157,51 @@ def _run(parser: Parser) -> None:
     parser.add_argument("--dry-run", action="store_true", help="show what would be run, and write nothing")
 
 
+def _cluster(parser: Parser) -> argparse._ArgumentGroup:
+    group = parser.add_argument_group("on Kubernetes")
+    group.add_argument("--cluster", action="store_true", help="the run is a RayJob on a cluster")
+    group.add_argument("--context", metavar="C", help="context of the kubeconfig (default: the current one)")
+    group.add_argument("-n", "--namespace", metavar="N", help="namespace (default: the spec's, or the context's)")
+    group.add_argument("--through-pod", action="store_true", help="read storage through a pod, not from this machine")
+    return group
+
+
+def _cluster_run(parser: Parser) -> None:
+    group = _cluster(parser)
+    group.add_argument("--detach", action="store_true", help="leave when the RayJob is made")
+
+
+def _logs(parser: Parser) -> None:
+    _one_run(parser, nargs=None)
+    parser.add_argument("--follow", action="store_true", help="go on until the run ends")
+    parser.add_argument("--rank", metavar="N", type=int, help="the log of this rank (default: the driver's)")
+    parser.add_argument("--skip", metavar="BYTES", type=int, default=0, help="leave out so much of the beginning")
+
+
+def _cancel(parser: Parser) -> None:
+    _one_run(parser, nargs=None)
+    parser.add_argument("--wait", metavar="SECONDS", type=float, help="return when it has left, or after so long")
+    parser.add_argument(
+        "--force", action="store_true", help="then suspend the RayJob: its pods get their grace, and go"
+    )
+
+
+def _resume(parser: Parser) -> None:
+    _one_run(parser, nargs=None)
+    parser.add_argument("--ray", metavar="ADDRESS", help="as of highwater run")
+    parser.add_argument("--until", metavar="STAGE", help="leave after this stage: data, fit, lr or train")
+    parser.add_argument("--detach", action="store_true", help="with --cluster: leave when the RayJob is made")
+
+
+def _pull(parser: Parser) -> None:
+    _one_run(parser, nargs=None)
+    parser.add_argument("--to", metavar="FOLDER", default="runs", help="where to put it; - writes a tar to stdout")
+    parser.add_argument("--all", action="store_true", help="all checkpoints (default: the best and the last)")
+    parser.add_argument(
+        "--only", metavar="KEY", action="append", default=[], help="only what begins so, such as logs/; may be repeated"
+    )
+
+
 def _one_run(parser: Parser, nargs: str | None) -> None:
     parser.add_argument("run", metavar="RUN", nargs=nargs, help="a name, a folder or an s3:// URI")
     _storage(parser)
@@ -151,7 +227,19 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         option = unknown.split("=", 1)[0]
         known = [name for name in parser._option_string_actions if name.startswith("--")]
         raise SpecError(f"{parser.prog} has no option {option}{_near(option, known)}; see {parser.prog} --help")
+    _check_cluster(namespace)
     return namespace
+
+
+def _check_cluster(given: argparse.Namespace) -> None:
+    """SpecError for an option that means nothing without --cluster, or nothing with it."""
+    if getattr(given, "cluster", False):
+        if getattr(given, "ray", None) is not None:
+            raise SpecError("--cluster makes a Ray cluster of its own for the run; leave --ray out")
+        return
+    for name in ("context", "namespace", "through_pod", "detach", "force"):
+        if getattr(given, name, None):
+            raise SpecError(f"--{name.replace('_', '-')} is about a run on Kubernetes; add --cluster")
 
 
 def _near(word: str, known: list[str]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 import shlex
 import time
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from jobs import remote, spec_checks, submit
 from jobs.admission import Admission, Seen, Verdict, admit, read_run
 from jobs.attach import AttachedDriver
 from jobs.display import Display, Plain, Silent, outcome
-from jobs.errors import HighwaterError, Reason, SpecError
+from jobs.errors import HighwaterError, NotFoundError, Reason, SpecError
 from jobs.names import check_name, fresh_name
 from jobs.own_code import check_requirements, to_send
 from jobs.package import build_package, installed
@@ -101,6 +102,25 @@ def prepared(options: Options, now: float | None = None) -> Prepared:
     run = RunDir(store, name)
     seen = read_run(run, now)
     return Prepared(options, spec, run, seen, admit(seen, spec, now))
+
+
+def to_resume(run: RunDir, *, ray: str | None = None, until: str | None = None) -> Options:
+    """What to ask for to go on with a run that is there; NotFoundError if it never began."""
+    return Options(json.dumps(asked_for(run)), name=run.name, storage=run.store.uri, ray=ray, until=until)
+
+
+def asked_for(run: RunDir) -> Row:
+    """The spec that a run was started with, with the largest limits that it was ever asked for; NotFoundError if none.
+
+    A limit that was raised on the way is in the record of an attempt alone.
+    """
+    document = run.read("spec.json")
+    if document is None:
+        raise NotFoundError(f"{run.uri} has no spec.json to go on from; start it with: highwater run SPEC")
+    for key in ("epochs", "steps"):
+        asked = [attempt.spec.get(key) for attempt in run.attempts()] + [document.get(key)]
+        document[key] = max((one for one in asked if isinstance(one, int)), default=None)
+    return document
 
 
 def checked_place(storage: str) -> str:

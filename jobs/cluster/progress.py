@@ -42,7 +42,10 @@ class Progress(Protocol):
     """What is known of the run besides its RayJob."""
 
     def look(self, standing: Standing) -> None:
-        """Show what is new; called on every tick, never raises for trouble that may pass."""
+        """Show what is new; called on every tick, never raises for trouble that may pass.
+
+        HighwaterError if the run was refused for good, whatever its RayJob still does.
+        """
         ...
 
     def final(self) -> Result | None:
@@ -64,6 +67,7 @@ class ThroughStorage:
 
     run: RunDir
     display: Display
+    submission: str
     stale: Result | None = None
     clock: Callable[[], float] = time.monotonic
     _follower: Follower = field(init=False)
@@ -74,11 +78,13 @@ class ThroughStorage:
         self._follower = Follower(self.run, None, self.stale)
 
     def look(self, standing: Standing) -> None:
-        """Poll if it is time; storage that fails is told once, and asked again."""
+        """Poll if it is time; storage that fails is told once, and asked again. Raises what the driver refused."""
         if self.clock() < self._due:
             return
         self._due = self.clock() + interval_s(self.run.store.flush_s)
         self._poll()
+        if self._follower.view.phase == "waiting" and (error := refused(self.run, self.submission)) is not None:
+            raise error
         result = self._follower.view.result
         if result is not None and ELSEWHERE[result.reason] and standing.phase in (Phase.RETRYING, Phase.STARTING):
             # That driver's last word, but not the run's: a new cluster goes on.
@@ -113,15 +119,26 @@ class ThroughStorage:
     def _ending(self, standing: Standing, there: Existing) -> Result | None:
         noted = self.run.read_as(SUBMISSION, Submitted)
         result = self.run.result()
-        if noted is not None and noted.id == there.submission:
-            if noted.refused is not None:
-                raise HighwaterError(noted.refused, noted.reason)
-            if result is not None and result.finished_at >= noted.began:
-                return result
+        if error := refused(self.run, self.submission):
+            raise error
+        ours = noted is not None and noted.id == there.submission
+        if noted is not None and ours and result is not None and result.finished_at >= noted.began:
+            return result
         return result if standing.phase is Phase.SUCCEEDED and result and result.reason is Reason.DONE else None
 
     def close(self) -> None:
         """Nothing to leave: the display is its owner's."""
+
+
+def refused(run: RunDir, submission: str) -> HighwaterError | None:
+    """Why the driver did not let a submission become a run: no retry changes that."""
+    try:
+        noted = run.read_as(SUBMISSION, Submitted)
+    except StorageError:
+        return None  # The next look asks again.
+    if noted is None or noted.id != submission or noted.refused is None:
+        return None
+    return HighwaterError(noted.refused, noted.reason)
 
 
 @dataclass

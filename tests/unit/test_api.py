@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from pathlib import Path
 
@@ -9,7 +10,9 @@ import pytest
 
 from jobs import api, submit
 from jobs.display import Silent
-from jobs.errors import Reason, SpecError
+from jobs.errors import HighwaterError, Reason, SpecError
+from jobs.rundir import RunDir
+from jobs.runner import to_resume
 from jobs.specfile import load_spec
 from jobs.status import status_of
 from tests.unit.fakerun import FakeRun
@@ -84,3 +87,24 @@ def test_a_run_begins_goes_dies_resumes_and_ends(fake: FakeRun) -> None:
 def test_a_failed_run_says_so(fake: FakeRun) -> None:
     fake.result(Reason.LOSS_NAN, message="The loss is not finite.")
     assert (status_of(fake.dir).state, status_of(fake.dir).message) == ("failed", "The loss is not finite.")
+
+
+def test_logs_cancel_and_pull(fake: FakeRun, tmp_path: Path) -> None:
+    fake.dir.write("spec.json", {})
+    fake.dir.store.put(fake.dir.key("logs/rank-0/0001-00000.log"), b"hello\n")
+    assert api.logs(fake.dir.uri, rank=0) == "hello\n"
+    assert api.cancel(fake.dir.uri, wait_s=1) == f"run {fake.dir.name} does not run: no driver is at it"
+    folder = api.pull(fake.dir.uri, to=str(tmp_path / "here"))
+    assert Path(folder, "logs/rank-0/0001-00000.log").read_bytes() == b"hello\n"
+
+
+def test_a_run_goes_on_from_what_it_was_asked_for(fake: FakeRun) -> None:
+    """A limit that was raised since is in the record of an attempt alone."""
+    with pytest.raises(HighwaterError, match=r"has no spec\.json to go on from"):
+        to_resume(RunDir(fake.dir.store, "other"))
+    fake.dir.write("spec.json", {"task": "language", "steps": 10, "epochs": None})
+    fake.attempt(spec={"steps": 30, "epochs": None})
+    fake.attempt(spec={"steps": 20, "epochs": None})
+    asked = to_resume(fake.dir, until="fit")
+    assert json.loads(asked.spec) == {"task": "language", "steps": 30, "epochs": None}
+    assert (asked.name, asked.until) == (fake.dir.name, "fit")

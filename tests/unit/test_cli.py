@@ -33,7 +33,7 @@ def test_help_is_quick_and_loads_nothing_heavy() -> None:
         "import sys; from jobs.cli import main\n"
         "try: main(['--help'])\n"
         "except SystemExit: pass\n"
-        "heavy = {'pydantic', 'rich', 'boto3', 'plotly', 'ruamel', 'urllib3', 'torch', 'ray', 'numpy'}\n"
+        "heavy = {'pydantic', 'rich', 'boto3', 'plotly', 'ruamel', 'urllib3', 'torch', 'ray', 'numpy', 'kubernetes'}\n"
         "heavy &= set(sys.modules)\n"
         "assert not heavy, heavy"
     )

@@ -1,0 +1,108 @@
+"""The text streams of a run: the driver's log, or a rank's, as they are in its directory."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from jobs.errors import NotFoundError, SpecError, StorageError
+from jobs.follow import interval_s
+from jobs.lease import alive, last_lease
+from jobs.rundir import SEGMENT, RunDir, segment_attempt
+
+#: Polls of storage that may fail in a row.
+FAILURES = 10
+DRIVER = "logs/driver"
+
+
+def stream_of(rank: int | None) -> str:
+    """Key below the run of the log of a rank, or of the driver. SpecError if there can be no such rank."""
+    if rank is not None and rank < 0:
+        raise SpecError(f"--rank is {rank}, but ranks are counted from 0")
+    return DRIVER if rank is None else f"logs/rank-{rank}"
+
+
+@dataclass
+class LogReader:
+    """Reads one stream from its beginning; each `poll` returns what is new. Not thread-safe."""
+
+    run: RunDir
+    stream: str
+    skip: int = 0
+    """Bytes at the beginning that the caller has seen before."""
+    _read: dict[str, int] = field(default_factory=dict, init=False)
+
+    def poll(self) -> bytes:
+        """All bytes since the last poll, in the order of attempts and segments."""
+        new = b""
+        for entry in self.run.store.list(self.run.key(self.stream) + "/"):
+            start = self._read.get(entry.key, 0)
+            if entry.size <= start or not SEGMENT.search(entry.key):
+                continue
+            data = self.run.store.get(entry.key)
+            self._read[entry.key] = len(data)
+            new += data[start:]
+        seen, self.skip = new[: self.skip], max(0, self.skip - len(new))
+        return new[len(seen) :]
+
+    @property
+    def found(self) -> bool:
+        """Whether the stream has begun."""
+        return bool(self._read)
+
+
+def show(
+    run: RunDir,
+    stream: str,
+    out: Callable[[bytes], object],
+    *,
+    follow: bool = False,
+    skip: int = 0,
+    living: Callable[[], bool] | None = None,
+    pause: Callable[[float], None] = time.sleep,
+) -> None:
+    """Write the stream; with `follow` until the run has ended. NotFoundError with what there is if it never began.
+
+    `living` says whether more may come; by default the run's lease does.
+    """
+    reader, failures = LogReader(run, stream, skip), 0
+    living = living or (lambda: is_driven(run))
+    while True:
+        try:
+            last = not follow or not living()
+            if data := reader.poll():
+                out(data)
+            failures = 0
+        except StorageError:
+            failures += 1
+            if not follow or failures >= FAILURES:
+                raise
+            last = False
+        if last:
+            break
+        pause(interval_s(run.store.flush_s))
+    if not reader.found:
+        raise _missing(run, stream)
+
+
+def is_driven(run: RunDir) -> bool:
+    """Whether a driver is at the run now."""
+    lease = last_lease(run)
+    return lease is not None and alive(lease, time.time())
+
+
+def _missing(run: RunDir, stream: str) -> NotFoundError:
+    prefix = run.key("logs/")
+    keys = (
+        entry.key for entry in run.store.list(prefix) if SEGMENT.search(entry.key) and segment_attempt(entry.key) > 0
+    )
+    there = sorted({key.removeprefix(prefix).split("/", 1)[0] for key in keys}, key=_by_number)
+    named = ", ".join(name.replace("-", " ") for name in there)
+    hint = f"there is that of {named}" if named else "there is none of it yet"
+    return NotFoundError(f"run {run.name} has no log of {stream.removeprefix('logs/').replace('-', ' ')}: {hint}")
+
+
+def _by_number(name: str) -> tuple[str, int]:
+    stem, _, number = name.partition("-")
+    return stem, int(number) if number.isdigit() else -1
