@@ -6,8 +6,12 @@ import difflib
 from pathlib import Path
 
 from infra.storage import is_local, open_store
-from jobs.errors import NotFoundError, StorageError
+from jobs.errors import HighwaterError, NotFoundError, StorageError
 from jobs.rundir import ObjectStore, RunDir
+from jobs.submission import refusal
+
+#: How a run is spoken of that Kubernetes was asked for and its driver did not begin.
+REFUSED = "was refused before it began:"
 
 
 def resolve(run: str, storage: str, endpoint: str | None = None) -> RunDir:
@@ -56,7 +60,9 @@ def _at(uri: str, endpoint: str | None) -> RunDir:
     return RunDir(open_store(parent, endpoint), name)
 
 
-def _not_a_run(run: RunDir) -> NotFoundError:
+def _not_a_run(run: RunDir) -> HighwaterError:
+    if run.name and (error := refusal(run)):
+        return HighwaterError(f"run {run.name} {REFUSED} {error.message}", error.reason)
     names = [one.name for one in list_runs(run.store)]
     near = difflib.get_close_matches(run.name, names, n=3, cutoff=0.5) or names[-3:]
     hint = f"there are for example {', '.join(near)}" if near else "it holds no run yet"

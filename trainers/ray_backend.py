@@ -208,13 +208,15 @@ def resources(spec: JobSpec) -> dict[str, float]:
     return wanted
 
 
-def stop_own_job() -> None:
-    """End the Ray job that this process is the entry point of, as stopped: KubeRay then does not begin it again."""
+def stop_own_job() -> bool:
+    """End the Ray job that this process is the entry point of, as stopped; False if it is none's.
+
+    KubeRay does not begin such a job again. Ray ends this process within a few seconds.
+    """
     from ray.job_submission import JobSubmissionClient
 
     own = json.loads(os.environ.get("RAY_JOB_CONFIG_JSON_ENV_VAR") or "{}").get("metadata", {}).get("job_submission_id")
-    if own:
-        JobSubmissionClient().stop_job(own)
+    return bool(own and JobSubmissionClient().stop_job(own))
 
 
 def credentials(environ: Mapping[str, str]) -> dict[str, str]:

@@ -1,7 +1,8 @@
 """The driver of a RayJob: `python -m trainers.rayjob`, told everything by its environment (`jobs.cluster.manifest`).
 
 It differs from `trainers.run` in what Kubernetes does around it: its pod may be lost, and KubeRay then begins the same
-submission again in a new cluster, whatever the reason of the end was.
+submission again in a new cluster, whatever the reason of the end was. So an end that no other cluster can change is
+written into the run's directory, and the Ray job ends as stopped, which KubeRay does not begin again.
 """
 
 from __future__ import annotations
@@ -18,27 +19,15 @@ from infra.storage import open_store
 from jobs.errors import EXIT_CODES, HighwaterError, Reason, SpecError
 from jobs.lease import STALE_S
 from jobs.names import check_name
-from jobs.rundir import STOP, Record, Result, RunDir
+from jobs.rundir import STOP, Result, RunDir
 from jobs.state import ELSEWHERE
-from trainers.run import drive, parser, read_spec, signals_as_stop
+from jobs.submission import RECORD, Submission, noted
+from trainers.run import changes_given, drive, parser, read_spec, signals_as_stop
 
 #: Seconds for which a lost pod's lease may look alive, and a little for clocks that differ.
 PATIENCE_S = STALE_S + 15.0
-#: Where the run's directory says which submission drives it, and how that one was refused.
-SUBMISSION = "control/submission.json"
 #: Seconds that Ray has to stop the job that asked for it.
 STOPPING_S = 20.0
-
-
-class Submission(Record):
-    """One start of the run by a person, a schedule or a chart; retries by Kubernetes belong to it."""
-
-    id: str
-    began: float
-    """Seconds since 1970."""
-    refused: str | None = None
-    """Why it could not become a run, where the directory has no result that says so."""
-    reason: Reason | None = None
 
 
 def main(environ: Mapping[str, str] | None = None) -> int:
@@ -50,13 +39,34 @@ def main(environ: Mapping[str, str] | None = None) -> int:
         reason, message = repeated(run, submission) or _driven(environ)
     except HighwaterError as error:
         reason, message = error.reason, error.message
-        if run and submission and not ELSEWHERE[reason] and run.read("spec.json") is None:
-            run.write(SUBMISSION, submission.model_copy(update={"refused": message, "reason": reason}))
+        if not ELSEWHERE[reason]:
+            _note_refusal(environ, run, submission, error)
     if message:
         print(f"highwater: {message}", file=sys.stderr)  # noqa: T201 - the process's edge
-    if reason is Reason.STOPPED:
+    if reason is not Reason.DONE and not ELSEWHERE[reason]:
         _stop_job()
     return EXIT_CODES[reason]
+
+
+def _note_refusal(
+    environ: Mapping[str, str], run: RunDir | None, submission: Submission | None, error: HighwaterError
+) -> None:
+    """Leave word where people look. Without storage that can be named or written, the job's output alone tells."""
+    try:
+        run = run or _told_run(environ)
+        if run is not None:
+            known = submission or Submission(id=environ.get("HIGHWATER_SUBMISSION", ""), began=time.time())
+            run.write(RECORD, known.model_copy(update={"refused": error.message, "reason": error.reason}))
+    except HighwaterError:
+        logging.getLogger(__name__).warning("why the run was refused could not be written", exc_info=True)
+
+
+def _told_run(environ: Mapping[str, str]) -> RunDir | None:
+    """The run's directory where the spec itself cannot be read: by the overrides, as the chart sends storage in one."""
+    told = dict(change.partition("=")[::2] for change in changes_given(environ))
+    if "storage" not in told:
+        return None
+    return RunDir(open_store(told["storage"], told.get("storage_endpoint")), check_name(environ["HIGHWATER_NAME"]))
 
 
 def begin(environ: Mapping[str, str]) -> tuple[RunDir, Submission]:
@@ -66,11 +76,11 @@ def begin(environ: Mapping[str, str]) -> tuple[RunDir, Submission]:
         raise SpecError(f"{missing[0]} is not set; python -m trainers.rayjob is started by a RayJob of Highwater's")
     spec = read_spec("-", [])
     run = RunDir(open_store(spec.storage, spec.storage_endpoint), check_name(environ["HIGHWATER_NAME"]))
-    known = run.read_as(SUBMISSION, Submission)
+    known = noted(run)
     if known is not None and known.id == environ["HIGHWATER_SUBMISSION"]:
         return run, known
     submission = Submission(id=environ["HIGHWATER_SUBMISSION"], began=time.time())
-    run.write(SUBMISSION, submission)
+    run.write(RECORD, submission)
     return run, submission
 
 
@@ -89,7 +99,7 @@ def repeated(run: RunDir, submission: Submission) -> tuple[Reason, str] | None:
 def _stopped_since(run: RunDir) -> bool:
     """Whether a stop was asked for since the submission began, by the storage's clock: people's may differ."""
     written = {entry.key: entry.modified for entry in run.store.list(run.key("control/"))}
-    return written.get(run.key(STOP), -math.inf) > written.get(run.key(SUBMISSION), math.inf)
+    return written.get(run.key(STOP), -math.inf) > written.get(run.key(RECORD), math.inf)
 
 
 def _driven(environ: Mapping[str, str]) -> tuple[Reason, str]:
@@ -105,11 +115,13 @@ def _stop_job() -> None:
     from trainers.ray_backend import stop_own_job
 
     try:
-        stop_own_job()
+        stopping = stop_own_job()
     except Exception:
         logging.getLogger(__name__).warning("the Ray job could not be stopped; it ends as failed", exc_info=True)
         return
-    threading.Event().wait(STOPPING_S)  # Ray ends this process; what ends by itself is no stopped job.
+    threading.Event().wait(
+        STOPPING_S if stopping else 0.0
+    )  # Ray ends this process; what ends by itself is no stopped job.
 
 
 if __name__ == "__main__":

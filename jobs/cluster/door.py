@@ -14,6 +14,7 @@ from jobs.cluster.place import Place
 from jobs.cluster.platform import Platform
 from jobs.cluster.visitor import CONTAINER, visitor
 from jobs.errors import HighwaterError, NotFoundError, Reason, StorageError
+from jobs.resolve import REFUSED
 from jobs.submit import reason_of
 
 HEAD = "ray-head"
@@ -99,6 +100,8 @@ def told(code: int, complaint: str, pod: str) -> HighwaterError:
     if sentence.startswith("there is no run"):
         return NotFoundError(sentence)
     reason = reason_of(code)
+    if REFUSED in sentence:
+        return HighwaterError(sentence, reason)
     # Bad input, data and storage share a code; through a pod nothing but storage is read.
     return StorageError(sentence) if reason is Reason.BAD_SPEC else HighwaterError(sentence, reason)
 

@@ -73,7 +73,7 @@ class Platform(_Part):
     head: Head = Head()
     shared_memory_mib: PositiveInt = 512
     """Size of /dev/shm of a worker; what is used of it counts as the pod's memory."""
-    retries: int = Field(default=3, ge=0, le=20)
+    retries: int = Field(default=10, ge=0, le=100)
     """New clusters for one run, after its head or the driver's pod was lost."""
     drain_seconds: PositiveInt = 20
     """Seconds that a pod which has to go leaves its ranks for a save."""

@@ -18,24 +18,14 @@ from jobs.cluster.standing import Phase, Standing
 from jobs.display import Display, outcome
 from jobs.errors import HighwaterError, NotFoundError, Reason, StorageError
 from jobs.follow import Follower, interval_s
-from jobs.rundir import Record, Result, RunDir
+from jobs.rundir import Result, RunDir
 from jobs.state import ELSEWHERE
+from jobs.submission import noted, refusal
 from jobs.view import View
 
-#: Where the driver notes which submission it belongs to (`trainers.rayjob`).
-SUBMISSION = "control/submission.json"
 #: Seconds between two tries to follow a run through its head pod, and lines that are not told twice after one.
 AGAIN_S = 4.0
 REMEMBERED = 400
-
-
-class Submitted(Record):
-    """What the driver noted of the submission that it belongs to."""
-
-    id: str
-    began: float
-    refused: str | None = None
-    reason: Reason | None = None
 
 
 class Progress(Protocol):
@@ -117,12 +107,12 @@ class ThroughStorage:
         return result
 
     def _ending(self, standing: Standing, there: Existing) -> Result | None:
-        noted = self.run.read_as(SUBMISSION, Submitted)
+        newest = noted(self.run)
         result = self.run.result()
         if error := refused(self.run, self.submission):
             raise error
-        ours = noted is not None and noted.id == there.submission
-        if noted is not None and ours and result is not None and result.finished_at >= noted.began:
+        ours = newest is not None and newest.id == there.submission
+        if newest is not None and ours and result is not None and result.finished_at >= newest.began:
             return result
         return result if standing.phase is Phase.SUCCEEDED and result and result.reason is Reason.DONE else None
 
@@ -133,12 +123,9 @@ class ThroughStorage:
 def refused(run: RunDir, submission: str) -> HighwaterError | None:
     """Why the driver did not let a submission become a run: no retry changes that."""
     try:
-        noted = run.read_as(SUBMISSION, Submitted)
+        return refusal(run, submission)
     except StorageError:
         return None  # The next look asks again.
-    if noted is None or noted.id != submission or noted.refused is None:
-        return None
-    return HighwaterError(noted.refused, noted.reason)
 
 
 @dataclass

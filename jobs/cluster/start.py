@@ -20,7 +20,7 @@ from jobs.cluster.launch import Launcher
 from jobs.cluster.manifest import Request, objects, on_cluster
 from jobs.cluster.place import place_of
 from jobs.cluster.platform import Platform
-from jobs.cluster.progress import SUBMISSION, Progress, Submitted, ThroughPod, ThroughStorage, refused
+from jobs.cluster.progress import Progress, ThroughPod, ThroughStorage, refused
 from jobs.cluster.session import Reached, Session
 from jobs.cluster.standing import Phase, Standing, exit_code
 from jobs.cluster.watcher import Watcher
@@ -35,6 +35,7 @@ from jobs.rundir import Record, Result, RunDir
 from jobs.runner import outcome_of
 from jobs.spec import JobSpec
 from jobs.specfile import load_spec, spec_from_text
+from jobs.submission import noted
 from jobs.unbuilt import check_built
 from jobs.watch import Interrupts
 
@@ -246,8 +247,8 @@ def stale(run: RunDir, there: Existing) -> Result | None:
     """A result that an earlier submission left, which says nothing about this one."""
     if (result := run.result()) is None:
         return None
-    noted = run.read_as(SUBMISSION, Submitted)
-    ours = noted is not None and noted.id == there.submission and result.finished_at >= noted.began
+    newest = noted(run)
+    ours = newest is not None and newest.id == there.submission and result.finished_at >= newest.began
     return None if ours else result
 
 

@@ -155,7 +155,7 @@ NUMBERS: list[tuple[str, Any]] = [
     ("/resources/memoryGib", "4Gi"),
     ("/resources/memoryGib", 1e12),
     ("/resources/memoryGib", ".inf"),
-    ("/platform/retries", 21),
+    ("/platform/retries", 101),
     ("/platform/retries", -1),
     ("/platform/drainSeconds", 0),
     ("/platform/drainSeconds", 10**12),

@@ -68,7 +68,7 @@ SCHEMA: list[tuple[dict[str, Any], str]] = [
     ({"head": {"memoryGib": "2Gi"}}, "/head/memoryGib"),
     ({"sharedMemoryMib": 0}, "/sharedMemoryMib"),
     ({"sharedMemoryMib": 1.5}, "/sharedMemoryMib"),
-    ({"retries": 21}, "/retries"),
+    ({"retries": 101}, "/retries"),
     ({"retries": -1}, "/retries"),
     ({"drainSeconds": 0}, "/drainSeconds"),
     ({"keepClusterSeconds": -1}, "/keepClusterSeconds"),

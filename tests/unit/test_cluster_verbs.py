@@ -17,11 +17,11 @@ from jobs.cluster import verbs
 from jobs.cluster.decide import Move
 from jobs.cluster.existing import existing
 from jobs.cluster.manifest import SUBMISSION as ANNOTATION
-from jobs.cluster.progress import SUBMISSION, Submitted
 from jobs.cluster.session import Session
 from jobs.cluster.start import Starter, documents
 from jobs.errors import NameInUseError, Reason, StorageError
 from jobs.rundir import STOP, ObjectStore, RunDir
+from jobs.submission import RECORD, Submission
 from tests.unit.fakekube import FakeKube
 from tests.unit.fakerun import FakeRun
 from tests.unit.test_cluster_launch import DONE, FAILED, RUNNING, SETS, spec
@@ -83,7 +83,7 @@ def finished(bucket: FakeRun, reason: Reason = Reason.DONE) -> None:
     begun(bucket)
     bucket.lease(beat_at=time.time(), released=True)
     bucket.dir.store.put("demo/logs/driver/0001-00000.log", b"the driver's log\n")
-    bucket.dir.write(SUBMISSION, Submitted(id="first", began=1.0))
+    bucket.dir.write(RECORD, Submission(id="first", began=1.0))
     bucket.result(reason, finished_at=time.time())
 
 
@@ -150,7 +150,7 @@ def test_a_run_is_watched_to_its_end(kube: FakeKube, bucket: FakeRun, highwater:
         made = real(body, dry_run=dry_run)
         if body["kind"] == "RayJob":
             begun(bucket)
-            bucket.dir.write(SUBMISSION, Submitted(id=body["metadata"]["annotations"][ANNOTATION], began=1.0))
+            bucket.dir.write(RECORD, Submission(id=body["metadata"]["annotations"][ANNOTATION], began=1.0))
             bucket.result(Reason.OUT_OF_MEMORY, finished_at=time.time(), message="it did not fit")
             kube.status("demo", **FAILED)
         return made
@@ -398,8 +398,8 @@ def test_a_driver_that_was_lost_is_waited_for(kube: FakeKube, bucket: FakeRun, b
 
 def test_what_was_refused_is_mended_under_the_same_name(kube: FakeKube, bucket: FakeRun, highwater: Run) -> None:
     kube.run(spec(), "demo", kube.platform(), jobDeploymentStatus="Retrying")
-    noted = Submitted(id="first", began=1.0, refused="no such column", reason=Reason.BAD_DATA)
-    bucket.dir.write(SUBMISSION, noted)
+    noted = Submission(id="first", began=1.0, refused="no such column", reason=Reason.BAD_DATA)
+    bucket.dir.write(RECORD, noted)
     code, _, err = highwater(*RUN, "--set", "seed=3", "--detach")
     assert (code, err) == (0, "")
     assert existing(kube.objects["RayJob", "demo"], "").spec.seed == 3

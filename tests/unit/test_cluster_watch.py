@@ -11,11 +11,12 @@ from infra.kube_errors import ForbiddenError, UnreachableError
 from jobs.cluster.door import Door
 from jobs.cluster.existing import existing
 from jobs.cluster.place import Place
-from jobs.cluster.progress import SUBMISSION, Submitted, ThroughPod, ThroughStorage
+from jobs.cluster.progress import ThroughPod, ThroughStorage
 from jobs.cluster.standing import Phase, Standing
 from jobs.cluster.watcher import Watcher
 from jobs.errors import HighwaterError, Reason
 from jobs.rundir import Result
+from jobs.submission import RECORD, Submission
 from jobs.view import Update, View
 from tests.unit.fakekube import FakeKube
 from tests.unit.fakerun import FakeRun
@@ -176,15 +177,15 @@ def test_the_result_of_this_submission_counts(kube: FakeKube, tmp_path: Path) ->
 
     assert ending(succeeded) is None
     old = run.result(Reason.STOPPED, finished_at=100.0)
-    run.dir.write(SUBMISSION, Submitted(id="first", began=200.0))
+    run.dir.write(RECORD, Submission(id="first", began=200.0))
     assert ending(failed) is None
     new = run.result(Reason.OUT_OF_MEMORY, finished_at=300.0)
     assert ending(failed) == new != old
-    run.dir.write(SUBMISSION, Submitted(id="first", began=400.0))
+    run.dir.write(RECORD, Submission(id="first", began=400.0))
     done = run.result(Reason.DONE, finished_at=300.0)
     assert ending(failed) is None
     assert ending(succeeded) == done
-    run.dir.write(SUBMISSION, Submitted(id="first", began=400.0, refused="no such column", reason=Reason.BAD_DATA))
+    run.dir.write(RECORD, Submission(id="first", began=400.0, refused="no such column", reason=Reason.BAD_DATA))
     with pytest.raises(HighwaterError, match="no such column") as raised:
         ending(failed)
     assert raised.value.reason is Reason.BAD_DATA
@@ -254,9 +255,9 @@ def test_a_refusal_ends_the_watching_whatever_is_retried(kube: FakeKube, tmp_pat
     kube.status("demo", **RUNNING)
     one = watcher(kube, Told())
     one.progress = ThroughStorage(run.dir, Told(), "first", clock=kube.clock)
-    refused = Submitted(id="first", began=1.0, refused="no such column", reason=Reason.BAD_DATA)
-    run.dir.write(SUBMISSION, refused.model_copy(update={"id": "older"}))
-    kube.at.append((30, lambda: run.dir.write(SUBMISSION, refused)))
+    refused = Submission(id="first", began=1.0, refused="no such column", reason=Reason.BAD_DATA)
+    run.dir.write(RECORD, refused.model_copy(update={"id": "older"}))
+    kube.at.append((30, lambda: run.dir.write(RECORD, refused)))
     with pytest.raises(HighwaterError, match="no such column") as raised:
         one.watch()
     assert raised.value.reason is Reason.BAD_DATA

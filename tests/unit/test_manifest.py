@@ -148,7 +148,7 @@ def test_a_local_storage_becomes_the_platforms_or_is_refused() -> None:
         ("{}", "image"),
         ('{"image": "x", "hed": 1}', "hed"),
         ('{"image": "x", "retries": "three"}', "retries"),
-        ('{"image": "x", "retries": 99}', "retries"),
+        ('{"image": "x", "retries": 101}', "retries"),
     ],
 )
 def test_a_platform_that_cannot_be_read_is_one_sentence(text: str, said: str) -> None:
@@ -158,7 +158,9 @@ def test_a_platform_that_cannot_be_read_is_one_sentence(text: str, said: str) ->
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["language", " language\n", "task: image\nmodel: {}\n", '{"task": "x"}', "", "no-such"])
+@pytest.mark.parametrize(
+    "text", ["language", " language\n", "task: image\nmodel: {}\n", '{"task": "x"}', "", "no-such"]
+)
 def test_a_text_is_a_recipe_yaml_or_json(text: str) -> None:
     if text.strip() == "language":
         assert spec_from_text(text, ["epochs=7"]).epochs == 7

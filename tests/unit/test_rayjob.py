@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import threading
 import time
@@ -14,10 +15,10 @@ from infra.disk import DiskStore
 from jobs.errors import EXIT_CODES, HighwaterError, Reason
 from jobs.rundir import RunDir
 from jobs.state import ELSEWHERE
+from jobs.submission import Submission, refusal
 from tests.unit.stores import lease, small_spec
 from tests.unit.test_admission import a_result
 from trainers import rayjob, run
-from trainers.rayjob import Submission
 
 
 def told(folder: Path, submission: str = "abc", **changes: str) -> dict[str, str]:
@@ -56,7 +57,7 @@ def test_a_retry_repeats_only_what_another_cluster_may_mend(
     if ELSEWHERE[reason]:
         assert (code, len(started)) == (0, 1)
     else:
-        assert (code, "stopped" in started) == (EXIT_CODES[reason], reason is Reason.STOPPED)
+        assert (code, started) == (EXIT_CODES[reason], ["stopped"])
 
 
 def test_a_new_submission_begins_whatever_the_last_one_said(
@@ -78,8 +79,19 @@ def test_what_was_refused_is_refused_again_at_once(
 
     monkeypatch.setattr(rayjob, "drive", refuse)
     assert drive(monkeypatch, told(tmp_path)) == drive(monkeypatch, told(tmp_path)) == 2
-    assert started == ["drive"]
+    assert started == ["drive", "stopped", "stopped"]
     assert capsys.readouterr().err == "highwater: there is no file x\n" * 2
+
+
+def test_a_spec_that_cannot_be_read_leaves_word_where_the_chart_sends_storage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Any]
+) -> None:
+    changes = json.dumps([f"storage={tmp_path}", "no.such.field=1"])
+    assert drive(monkeypatch, told(tmp_path, HIGHWATER_SPEC="language", HIGHWATER_SET=changes)) == 2
+    assert started == ["stopped"]
+    error = refusal(RunDir(DiskStore(tmp_path), "first"), "abc")
+    assert error is not None
+    assert "no.such.field" in error.message
 
 
 @pytest.mark.parametrize("missing", ["HIGHWATER_NAME", "HIGHWATER_SPEC", "HIGHWATER_SUBMISSION"])

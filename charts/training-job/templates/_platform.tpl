@@ -7,7 +7,7 @@ Without a server (`helm template`, GitOps) there is no ConfigMap to be read, and
       "image" "" "imagePullPolicy" "IfNotPresent" "imagePullSecrets" list
       "storage" "" "storageEndpoint" "" "credentialsSecret" "" "serviceAccount" "highwater-run"
       "queue" "" "priorityClass" "" "runtimeClass" "" "head" (dict "cpu" 0.5 "memoryGib" 2)
-      "sharedMemoryMib" 512 "retries" 3 "drainSeconds" 20 "keepClusterSeconds" 60 "protectHead" true
+      "sharedMemoryMib" 512 "retries" 10 "drainSeconds" 20 "keepClusterSeconds" 60 "protectHead" true
       "nodeSelector" dict "headNodeSelector" dict "tolerations" list
       "labels" dict "annotations" dict "environment" dict -}}
 {{- $head := $platform.head -}}
