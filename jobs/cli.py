@@ -6,7 +6,6 @@ people read goes to stderr. Heavy modules are imported by the verb that needs th
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import tempfile
@@ -15,7 +14,9 @@ from argparse import Namespace
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
+from jobs import cli_life
 from jobs.errors import EXIT_CODES, HighwaterError, Reason
+from jobs.output import print_json, say, warn
 from jobs.parser import build, parse
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def _main(arguments: Sequence[str]) -> int:
     options = parse(arguments)
     if options.version:
-        _say(f"highwater {_version()}")
+        say(f"highwater {_version()}")
         return 0
     if options.verb is None:
         build()[0].print_help()
@@ -68,18 +69,10 @@ def _version() -> str:
         return "(not installed; run from a folder)"
 
 
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-
-
-def _warn(text: str) -> None:
-    sys.stderr.write(text + "\n")
-
-
 def _complain(error: HighwaterError) -> None:
-    _warn(f"highwater: {error}")
+    warn(f"highwater: {error}")
     for line in getattr(error, "tail", ()):
-        _warn(f"  | {line}")
+        warn(f"  | {line}")
 
 
 def _complain_of_bug(error: Exception) -> None:
@@ -87,14 +80,7 @@ def _complain_of_bug(error: Exception) -> None:
     with os.fdopen(descriptor, "w", errors="backslashreplace") as file:
         file.write("".join(traceback.format_exception(error)))
     kind = type(error).__name__
-    _warn(f"highwater: this is a bug in highwater ({kind}); please report it with the file {path}")
-
-
-def _print_json(document: Any) -> None:  # noqa: ANN401 - any JSON
-    _say(json.dumps(document, indent=1, ensure_ascii=False))
-
-
-# Verbs
+    warn(f"highwater: this is a bug in highwater ({kind}); please report it with the file {path}")
 
 
 def _run(options: Namespace) -> int:
@@ -117,11 +103,11 @@ def _ended(options: Namespace, asked: Options, run: Prepared, ended: Result | St
     from jobs.rundir import Result
 
     if options.json:
-        _print_json(ended.model_dump(mode="json"))
+        print_json(ended.model_dump(mode="json"))
     elif isinstance(ended, Result):
         _tell_next(asked, ended, run.run)
     else:
-        _say(f"stage {ended.stage} of run {ended.name} is done{_colon(ended.facts.get('message'))}")
+        say(f"stage {ended.stage} of run {ended.name} is done{_colon(ended.facts.get('message'))}")
     return EXIT_CODES[ended.reason] if isinstance(ended, Result) else 0
 
 
@@ -133,9 +119,9 @@ def _plan(options: Namespace) -> int:
     spec = load_spec(options.spec, options.set)
     found = where_it_fits(spec, cards=options.cards, prices=options.price, units_per_second=options.units_per_second)
     if options.json:
-        _print_json(found)
+        print_json(found)
     else:
-        _say(fit_table.plan_text(found))
+        say(fit_table.plan_text(found))
     return 0
 
 
@@ -166,14 +152,14 @@ def _search(options: Namespace, stage: str, text: Callable[[dict[str, Any]], str
     record = run.run.read(f"stages/{stage}.json")
     if record is not None:
         if options.json:
-            _print_json(record)
+            print_json(record)
         else:
-            _say(text(record))
-            _say(f"\n{go_on(asked, ended.name)}")
+            say(text(record))
+            say(f"\n{go_on(asked, ended.name)}")
         return 0
     if isinstance(ended, Result):
         if options.json:
-            _print_json(ended.model_dump(mode="json"))
+            print_json(ended.model_dump(mode="json"))
         else:
             _tell_next(asked, ended, run.run)
         return EXIT_CODES[ended.reason]
@@ -190,14 +176,14 @@ def _show_plan(options: Namespace, run: Any) -> int:  # noqa: ANN401 - jobs.runn
 
     plan = make_plan(run)
     if options.json:
-        _print_json(plan.model_dump(mode="json"))
+        print_json(plan.model_dump(mode="json"))
         return 0
     factors = f"batch {plan.batch} x workers {plan.workers} x accumulation {plan.accumulation}"
-    _say(f"# run {plan.name} at {plan.uri}")
-    _say(f"# {plan.message}")
-    _say(f"# driver on {plan.where}")
-    _say(f"# global_batch {plan.global_batch} = {factors}")
-    _say(dump_yaml(run.spec).rstrip("\n"))
+    say(f"# run {plan.name} at {plan.uri}")
+    say(f"# {plan.message}")
+    say(f"# driver on {plan.where}")
+    say(f"# global_batch {plan.global_batch} = {factors}")
+    say(dump_yaml(run.spec).rstrip("\n"))
     return 0
 
 
@@ -205,11 +191,11 @@ def _tell_next(asked: Options, ended: Result, run: RunDir) -> None:
     from jobs.runner import go_on
 
     if ended.reason in AGAIN:
-        _say(go_on(asked, ended.name))
+        say(go_on(asked, ended.name))
     elif run.store.list(run.key("report.html")):
-        _say(f"report: {run.uri}/report.html")
+        say(f"report: {run.uri}/report.html")
     else:
-        _say(f"there is no report yet; write it with: highwater report {run.uri}")
+        say(f"there is no report yet; write it with: highwater report {run.uri}")
 
 
 def _report(options: Namespace) -> int:
@@ -223,9 +209,9 @@ def _report(options: Namespace) -> int:
     else:
         uri = api.report(options.run, storage=options.storage, endpoint=endpoint)
     if options.json:
-        _print_json({"report": uri})
+        print_json({"report": uri})
     else:
-        _say(uri)
+        say(uri)
     if options.open:
         _open(uri, endpoint)
     return 0
@@ -244,7 +230,7 @@ def _open(uri: str, endpoint: str | None) -> None:
         path = Path(tempfile.mkdtemp(prefix="highwater-report-")) / key
         open_store(folder, endpoint).get_file(key, path)
     if not webbrowser.open(path.absolute().as_uri()):
-        _warn(f"highwater: no browser can be opened here; the report is {path}")
+        warn(f"highwater: no browser can be opened here; the report is {path}")
 
 
 def _status(options: Namespace) -> int:
@@ -259,15 +245,15 @@ def _status(options: Namespace) -> int:
     if options.run is not None:
         one = api.status(options.run, storage=options.storage, endpoint=options.endpoint)
         if options.json:
-            _print_json(one.model_dump(mode="json"))
+            print_json(one.model_dump(mode="json"))
         else:
-            _say(table.details(one))
+            say(table.details(one))
         return 0
     many = api.runs(storage=options.storage, endpoint=options.endpoint)
     if options.json:
-        _print_json([one.model_dump(mode="json") for one in many])
+        print_json([one.model_dump(mode="json") for one in many])
     else:
-        _say(table.table(many) if many else f"no runs in {options.storage}; start one with: highwater run language")
+        say(table.table(many) if many else f"no runs in {options.storage}; start one with: highwater run language")
     return 0
 
 
@@ -291,52 +277,7 @@ def _watch(options: Namespace) -> int:
     finally:
         display.close()
     if options.json:
-        _print_json(api.status(run.uri, endpoint=options.endpoint).model_dump(mode="json"))
-    return 0
-
-
-def _logs(options: Namespace) -> int:
-    """Print a log; Ctrl-C ends the looking and nothing else."""
-    from jobs import logs
-    from jobs.resolve import resolve
-
-    try:
-        if options.cluster:
-            from jobs.cluster import verbs
-
-            return verbs.logs(options)
-        stream = logs.stream_of(options.rank)
-        run = resolve(options.run, options.storage, options.endpoint)
-        logs.show(run, stream, _write, follow=options.follow, skip=options.skip)
-    except KeyboardInterrupt:
-        return EXIT_CODES[Reason.STOPPED]
-    return 0
-
-
-def _write(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
-
-
-def _cancel(options: Namespace) -> int:
-    from jobs import cancel
-    from jobs.resolve import resolve
-
-    if options.cluster:
-        from jobs.cluster import verbs
-
-        return verbs.cancel(options)
-    run = resolve(options.run, options.storage, options.endpoint)
-    message = cancel.ask(run)
-    if not options.json:
-        _say(message)
-    if options.wait is not None:
-        cancel.wait_left(run.name, lambda: cancel.has_left(run), options.wait)
-        message = f"run {run.name} has left"
-        if not options.json:
-            _say(message)
-    if options.json:
-        _print_json({"name": run.name, "message": message})
+        print_json(api.status(run.uri, endpoint=options.endpoint).model_dump(mode="json"))
     return 0
 
 
@@ -354,43 +295,23 @@ def _resume(options: Namespace) -> int:
     return _ended(options, asked, run, execute(run, display_for(sys.stderr if options.json else sys.stdout)))
 
 
-def _pull(options: Namespace) -> int:
-    from jobs import pull
-    from jobs.resolve import resolve
-
-    if options.cluster:
-        from jobs.cluster import verbs
-
-        return verbs.pull(options)
-    run = resolve(options.run, options.storage, options.endpoint)
-    if options.to == "-":
-        pull.write_tar(run, sys.stdout.buffer, everything=options.all, only=options.only)
-        return 0
-    folder = pull.pull(run, options.to, everything=options.all, only=options.only)
-    if options.json:
-        _print_json({"folder": str(folder)})
-    else:
-        _say(str(folder))
-    return 0
-
-
 def _recipes(options: Namespace) -> int:
     from jobs import api
 
     found = api.recipes()
     if options.json:
-        _print_json([{"name": r.name, "purpose": r.purpose, "task": r.task, "model": r.model} for r in found])
+        print_json([{"name": r.name, "purpose": r.purpose, "task": r.task, "model": r.model} for r in found])
         return 0
     width = max((len(recipe.name) for recipe in found), default=0)
     for recipe in found:
-        _say(f"{recipe.name:{width}}  {recipe.purpose}")
+        say(f"{recipe.name:{width}}  {recipe.purpose}")
     return 0
 
 
 def _schema(_options: Namespace) -> int:
     from jobs import api
 
-    _print_json(api.schema())
+    print_json(api.schema())
     return 0
 
 
@@ -399,13 +320,13 @@ def _doctor(options: Namespace) -> int:
 
     found = api.doctor(storage=options.storage, endpoint=options.endpoint)
     if options.json:
-        _print_json(found.model_dump(mode="json"))
+        print_json(found.model_dump(mode="json"))
     else:
         width = max(len(check.name) for check in found.checks)
         for check in found.checks:
-            _say(f"{check.state:4}  {check.name:{width}}  {check.message}")
+            say(f"{check.state:4}  {check.name:{width}}  {check.message}")
             if check.fix:
-                _say(f"      {'':{width}}  -> {check.fix}")
+                say(f"      {'':{width}}  -> {check.fix}")
     return EXIT_CODES[Reason.INTERNAL] if found.failed else 0
 
 
@@ -416,10 +337,11 @@ _DO: dict[str, Callable[[Namespace], int]] = {
     "lr": _lr,
     "report": _report,
     "status": _status,
-    "logs": _logs,
-    "cancel": _cancel,
+    "logs": cli_life.logs,
+    "cancel": cli_life.cancel,
     "resume": _resume,
-    "pull": _pull,
+    "pull": cli_life.pull,
+    "pin": cli_life.pin,
     "recipes": _recipes,
     "schema": _schema,
     "doctor": _doctor,

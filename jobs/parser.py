@@ -20,6 +20,7 @@ VERBS = {
     "cancel": "ask a run to save and leave",
     "resume": "go on with a run that was left, from the spec that it was started with",
     "pull": "copy a run to this machine",
+    "pin": "keep a checkpoint, whatever retention would let go",
     "recipes": "the specs that ship with highwater",
     "schema": "JSON Schema of a spec, for editors",
     "doctor": "check this machine and say what to do",
@@ -69,6 +70,9 @@ Estimated from shapes alone: no GPU is used, and nothing that it says is admitte
     "pull": """examples:
   highwater pull s3://bucket/runs/first       to the folder runs/first, where highwater status finds it
   highwater pull first --cluster --all        with all of its checkpoints""",
+    "pin": """examples:
+  highwater pin first                         keep its newest checkpoint
+  highwater pin first --step 1200 --remove    let that one go again when its time comes""",
     "recipes": "example:\n  highwater recipes --json",
     "schema": "example:\n  highwater schema > spec.schema.json",
     "doctor": "example:\n  highwater doctor --storage s3://bucket/runs",
@@ -114,10 +118,24 @@ def build() -> tuple[Parser, dict[str, Parser]]:
     _cancel(verbs["cancel"])
     _resume(verbs["resume"])
     _pull(verbs["pull"])
-    for verb in ("report", "status", "logs", "cancel", "resume", "pull"):
+    _pin(verbs["pin"])
+    for verb in ("report", "status", "logs", "cancel", "resume", "pull", "pin"):
         _cluster(verbs[verb])
     _storage(verbs["doctor"])
-    for verb in ("run", "plan", "fit", "lr", "report", "status", "cancel", "resume", "pull", "recipes", "doctor"):
+    for verb in (
+        "run",
+        "plan",
+        "fit",
+        "lr",
+        "report",
+        "status",
+        "cancel",
+        "resume",
+        "pull",
+        "pin",
+        "recipes",
+        "doctor",
+    ):
         verbs[verb].add_argument("--json", action="store_true", help="print one JSON document on stdout, no other text")
     return top, verbs
 
@@ -200,6 +218,12 @@ def _pull(parser: Parser) -> None:
     parser.add_argument(
         "--only", metavar="KEY", action="append", default=[], help="only what begins so, such as logs/; may be repeated"
     )
+
+
+def _pin(parser: Parser) -> None:
+    _one_run(parser, nargs=None)
+    parser.add_argument("--step", metavar="N", type=int, help="the checkpoint of this step (default: the newest)")
+    parser.add_argument("--remove", action="store_true", help="keep it no longer")
 
 
 def _one_run(parser: Parser, nargs: str | None) -> None:

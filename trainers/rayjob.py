@@ -119,9 +119,8 @@ def _stop_job() -> None:
     except Exception:
         logging.getLogger(__name__).warning("the Ray job could not be stopped; it ends as failed", exc_info=True)
         return
-    threading.Event().wait(
-        STOPPING_S if stopping else 0.0
-    )  # Ray ends this process; what ends by itself is no stopped job.
+    # Ray ends this process; what ends by itself is no stopped job.
+    threading.Event().wait(STOPPING_S if stopping else 0.0)
 
 
 if __name__ == "__main__":

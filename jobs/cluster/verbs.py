@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import time
 from argparse import Namespace
 from contextlib import suppress
-from typing import Any
 
 from infra.storage import open_store
 from jobs import cancel as cancelling
 from jobs import logs as logging_streams
-from jobs import table
+from jobs import pins, table
 from jobs.cluster.decide import Move
 from jobs.cluster.ending import ask, has_left, take_away
 from jobs.cluster.fetching import at_hand, logs_through_pod, pulled
@@ -27,6 +25,7 @@ from jobs.cluster.start import Ended, Starter, check_visible, documents, given_s
 from jobs.display import Display
 from jobs.errors import HighwaterError, NotFoundError, Reason, SpecError
 from jobs.names import check_name
+from jobs.output import print_json, say, write
 from jobs.rundir import RunDir
 from jobs.runner import asked_for, check_stage, checked_place
 from jobs.spec import JobSpec
@@ -100,7 +99,7 @@ def _dry_run(options: Namespace, spec: JobSpec) -> int:
     name = named(options.name, options.spec, time.time(), [])
     sent = objects(spec, requested(spec, name, namespace, options.until), platform)
     if options.json:
-        _print_json(sent)
+        print_json(sent)
     else:
         sys.stdout.write(documents(sent))
     return 0
@@ -116,7 +115,7 @@ def _start(options: Namespace, session: Session, spec: JobSpec, name: str) -> in
         if options.detach:
             display.say(how_on(name, session.words))
             if options.json:
-                _print_json({"name": name, "uri": reached.uri, "namespace": session.kube.namespace})
+                print_json({"name": name, "uri": reached.uri, "namespace": session.kube.namespace})
             return 0
         ended = starter.watch(reached)
         if ended.result is None:
@@ -142,15 +141,15 @@ def _finished(options: Namespace, session: Session, reached: Reached, display: D
 
 def _tell(options: Namespace, session: Session, ended: Ended, reached: Reached) -> int:
     if options.json:
-        _print_json(ended.record())
+        print_json(ended.record())
         return ended.code
     on = f"{ended.name} {session.words}"
     if ended.code:
-        _say(f"its logs: highwater logs {on}; go on, when what was wrong is mended: highwater resume {on}")
+        say(f"its logs: highwater logs {on}; go on, when what was wrong is mended: highwater resume {on}")
     elif ended.result is None and reached.there is not None and reached.there.until:
-        _say(f"stage {reached.there.until} of run {ended.name} is done; go on with: highwater resume {on}")
+        say(f"stage {reached.there.until} of run {ended.name} is done; go on with: highwater resume {on}")
     else:
-        _say(f"report: {reached.uri}/report.html; copy the run here with: highwater pull {on}")
+        say(f"report: {reached.uri}/report.html; copy the run here with: highwater pull {on}")
     return ended.code
 
 
@@ -162,11 +161,11 @@ def status(options: Namespace) -> int:
             raise SpecError("status --watch follows one run; name it, as in: highwater status RUN --cluster --watch")
         rows = listed(session.kube)
         if options.json:
-            _print_json([row.model_dump(mode="json") for row in rows])
+            print_json([row.model_dump(mode="json") for row in rows])
         else:
             head = ("RUN", "STATE", "WORKERS", "AGE", "MESSAGE")
             cells = [(r.name, r.phase.value, str(r.workers or "?"), r.age(time.time()), r.message) for r in rows]
-            _say(table.columns([head, *cells]) if rows else f"no runs in {session.kube.where}")
+            say(table.columns([head, *cells]) if rows else f"no runs in {session.kube.where}")
         return 0
     reached = _reach(options, session)
     if options.watch:
@@ -175,9 +174,9 @@ def status(options: Namespace) -> int:
     if found.rayjob is None and found.run is None:
         raise session.nothing_there(reached)
     if options.json:
-        _print_json(found.record())
+        print_json(found.record())
     else:
-        _say(found.text(session.words))
+        say(found.text(session.words))
     return 0
 
 
@@ -194,7 +193,7 @@ def _watch(options: Namespace, session: Session, reached: Reached) -> int:
     finally:
         display.close()
     if options.json:
-        _print_json(
+        print_json(
             look(session.reach_at(reached.name, session.find(reached.name), reached.place), session.kube).record()
         )
     return 0
@@ -212,11 +211,11 @@ def logs(options: Namespace) -> int:
 
     try:
         if reached.run is not None:
-            logging_streams.show(reached.run, stream, _write, follow=options.follow, skip=options.skip, living=living)
+            logging_streams.show(reached.run, stream, write, follow=options.follow, skip=options.skip, living=living)
         else:
             logs_through_pod(
                 reached,
-                _write,
+                write,
                 rank=options.rank,
                 skip=options.skip,
                 living=living if options.follow else lambda: False,
@@ -248,7 +247,7 @@ def cancel(options: Namespace) -> int:
     try:
         ask(reached)
         if not options.json:
-            _say(f"asked run {there.name} to save and leave")
+            say(f"asked run {there.name} to save and leave")
         if wait is not None:
             cancelling.wait_left(there.name, lambda: has_left(session, there.name), wait)
     except HighwaterError as error:
@@ -267,9 +266,24 @@ def pull(options: Namespace) -> int:
     """`pull RUN --cluster [--to FOLDER] [--all]`."""
     folder = pulled(_reach(options, session_of(options)), options.to, everything=options.all, only=options.only)
     if options.json:
-        _print_json({"folder": folder})
+        print_json({"folder": folder})
     else:
-        _say(folder)
+        say(folder)
+    return 0
+
+
+def pin(options: Namespace) -> int:
+    """`pin RUN --cluster [--step N] [--remove]`."""
+    reached = _reach(options, session_of(options))
+    if reached.run is None:
+        told = [*([f"--step={options.step}"] if options.step is not None else []), *(["--remove"] * options.remove)]
+        write(reached.door.capture("pin", *told, *(["--json"] * options.json)))
+        return 0
+    steps = pins.pin(reached.run, options.step, remove=options.remove)
+    if options.json:
+        print_json({"name": reached.name, "pinned": steps})
+    else:
+        say(f"pinned checkpoints of run {reached.name}: {', '.join(map(str, steps)) or 'none'}")
     return 0
 
 
@@ -295,23 +309,9 @@ def _display(options: Namespace) -> Display:
 
 def _done(options: Namespace, name: str, text: str) -> None:
     if options.json:
-        _print_json({"name": name, "message": text or f"asked run {name} to save and leave"})
+        print_json({"name": name, "message": text or f"asked run {name} to save and leave"})
     elif text:
-        _say(text)
-
-
-def _write(data: bytes) -> None:
-    sys.stdout.buffer.write(data)
-    sys.stdout.buffer.flush()
-
-
-def _say(text: str) -> None:
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
-
-
-def _print_json(document: Any) -> None:  # noqa: ANN401 - any JSON
-    _say(json.dumps(document, indent=1, ensure_ascii=False))
+        say(text)
 
 
 def _never() -> bool:
