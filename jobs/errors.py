@@ -141,19 +141,21 @@ class LossNanError(HighwaterError):
 
     reason = Reason.LOSS_NAN
 
-    def __init__(self, message: str, step: int | None = None, *, of_gradient: bool = False) -> None:
-        super().__init__(message)
+    def __init__(
+        self, message: str, reason: Reason | None = None, *, step: int | None = None, of_gradient: bool = False
+    ) -> None:
+        super().__init__(message, reason)
         self.step = step
         """The optimizer step, counted from 1, whose loss or gradient it was; None outside of training."""
         self.of_gradient = of_gradient
         """Whether the loss was finite still, and only the gradient was not."""
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _loss_nan, (self.message, self.step, self.of_gradient)
+        return _loss_nan, (self.message, self.reason, self.step, self.of_gradient)
 
 
-def _loss_nan(message: str, step: int | None, of_gradient: bool) -> LossNanError:
-    return LossNanError(message, step, of_gradient=of_gradient)
+def _loss_nan(message: str, reason: Reason, step: int | None, of_gradient: bool) -> LossNanError:
+    return LossNanError(message, reason, step=step, of_gradient=of_gradient)
 
 
 #: The process exit code of each reason, documented in the README.

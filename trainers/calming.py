@@ -59,7 +59,7 @@ def calm(run: RunDir, spec: JobSpec, error: HighwaterError, resumed_step: int, e
     if change is None:
         tried = ", ".join(f"{row['what']} {row['from']:g} -> {row['to']:g}" for row in changes)
         why = f" (lowered before that: {tried})" if tried else ""
-        raise LossNanError(f"{error.message}{why}", step) from error
+        raise LossNanError(f"{error.message}{why}", step=step) from error
     what, before, after = change
     truncation = int(after) if what == "truncation" else past.truncation if past else None
     rate = after if what == "learning_rate" else past.learning_rate if past else None

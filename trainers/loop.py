@@ -219,7 +219,7 @@ def sync(session: Session, worker: Worker, pending: Pending) -> Flags:
             raise LossNanError(
                 f"the training {what} at step {row['step']} (rate {row['rate']:.3g}); "
                 "try a lower learning_rate, or clip_norm, under another name",
-                row["step"],
+                step=row["step"],
                 of_gradient=math.isfinite(total),
             )
     pending.clear(int(agreed[3]))

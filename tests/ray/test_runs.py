@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -173,6 +174,8 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
         for process in family:
             if process.is_running():
                 process.kill()
+        # A run's requirements become an environment of several GiB below it.
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def wait_for_port(port: int, head: subprocess.Popen[bytes]) -> None:

@@ -56,10 +56,22 @@ def test_a_loss_that_no_update_has_touched_cannot_be_mended(step: int, tmp_path:
     run = RunDir(DiskStore(tmp_path / "runs"), "first")
     events: list[Any] = []
     with pytest.raises(LossNanError, match="nan at step"):
-        calm(run, tiny_spec(tmp_path), LossNanError(f"nan at step {step}", step), step - 1, lambda *a: events.append(a))
+        calm(
+            run,
+            tiny_spec(tmp_path),
+            LossNanError(f"nan at step {step}", step=step),
+            step - 1,
+            lambda *a: events.append(a),
+        )
     assert not events
     # A gradient is another matter: fewer time steps may be all that it needs.
-    calm(run, tiny_spec(tmp_path), LossNanError("nan", step, of_gradient=True), step - 1, lambda *a: events.append(a))
+    calm(
+        run,
+        tiny_spec(tmp_path),
+        LossNanError("nan", step=step, of_gradient=True),
+        step - 1,
+        lambda *a: events.append(a),
+    )
     assert len(events) == 1
 
 
@@ -68,7 +80,7 @@ def test_later_drivers_go_on_with_what_was_lowered_and_never_with_more(tmp_path:
     spec = tiny_spec(tmp_path, bptt=32, learning_rate=0.3)
     assert calmed(run, spec) == spec
     for _ in range(3):
-        spec = calm(run, spec, LossNanError("nan at step 9", 9), 5, lambda *_: None)
+        spec = calm(run, spec, LossNanError("nan at step 9", step=9), 5, lambda *_: None)
     again = calmed(run, tiny_spec(tmp_path, bptt=32, learning_rate=0.3))
     assert (again.truncation, again.learning_rate) == (8, pytest.approx(0.1))  # type: ignore[attr-defined]
     assert calmed(run, tiny_spec(tmp_path, bptt=32, learning_rate=0.01)).learning_rate == 0.01
