@@ -13,10 +13,13 @@ from jobs.rundir import RunDir
 LOOK_S = 1.0
 
 
-def ask(run: RunDir) -> str:
-    """Ask whoever drives the run to save and leave; one sentence that says so, or that nobody does."""
+def ask(run: RunDir, *, unseen: bool = False) -> str:
+    """Ask whoever drives the run to save and leave; one sentence that says so, or that nobody does.
+
+    With `unseen` a driver that is only on its way is asked too: its caller knows that there is one.
+    """
     lease = last_lease(run)
-    if lease is None or not is_alive(lease):
+    if not unseen and (lease is None or not is_alive(lease)):
         result = run.result()
         how = f"it ended: {result.reason.value}" if result else "no driver is at it"
         return f"run {run.name} does not run: {how}"

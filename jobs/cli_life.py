@@ -30,14 +30,17 @@ def logs(options: Namespace) -> int:
 def cancel(options: Namespace) -> int:
     """Ask a run to save and leave, and wait for it if told."""
     from jobs import cancel as cancelling
-    from jobs.resolve import resolve
+    from jobs.resolve import place, resolve
 
     if options.cluster:
         from jobs.cluster import verbs
 
         return verbs.cancel(options)
-    run = resolve(options.run, options.storage, options.endpoint)
-    message = cancelling.ask(run)
+    if options.unseen:
+        run = place(options.run, options.endpoint)
+    else:
+        run = resolve(options.run, options.storage, options.endpoint)
+    message = cancelling.ask(run, unseen=options.unseen)
     if not options.json:
         say(message)
     if options.wait is not None:

@@ -198,9 +198,13 @@ def _logs(parser: Parser) -> None:
 
 def _cancel(parser: Parser) -> None:
     _one_run(parser, nargs=None)
-    parser.add_argument("--wait", metavar="SECONDS", type=float, help="return when it has left, or after so long")
     parser.add_argument(
-        "--force", action="store_true", help="then suspend the RayJob: its pods get their grace, and go"
+        "--wait", metavar="SECONDS", type=float, help="return when it has left; after so long with exit code 1"
+    )
+    # For a pod whose caller knows from Kubernetes that a driver is there or on its way.
+    parser.add_argument("--unseen", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument(
+        "--force", action="store_true", help="then take its pods away; in a queue that leaves no time for a save"
     )
 
 

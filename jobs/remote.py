@@ -25,7 +25,8 @@ from jobs.errors import DataError, RayError, Reason, StorageError
 from jobs.own_code import requirements_env
 from jobs.rundir import RunDir
 from jobs.spec import JobSpec
-from jobs.submit import SPEC_VARIABLE, DriverError, arguments, reason_of
+from jobs.specfile import SPEC_VARIABLE
+from jobs.submit import DriverError, arguments, reason_of
 
 #: Variable that names an object which the submitter wrote: a driver that cannot see it has another storage.
 PROBE_VARIABLE = "HIGHWATER_PROBE"

@@ -25,7 +25,7 @@ def resolve(run: str, storage: str, endpoint: str | None = None) -> RunDir:
             return named
         if not run or not Path(run, "spec.json").is_file():
             raise _not_a_run(named)
-    found = _at(run, endpoint)
+    found = place(run, endpoint)
     if not is_run(found):
         raise _not_a_run(found)
     return found
@@ -46,7 +46,7 @@ def list_runs(store: ObjectStore) -> list[RunDir]:
     return [run for run in runs if is_run(run)]
 
 
-def _at(uri: str, endpoint: str | None) -> RunDir:
+def place(uri: str, endpoint: str | None) -> RunDir:
     """The run directory at a folder or URI: its last part is the name, what is before it the storage."""
     text = uri.rstrip("/")
     if is_local(uri):

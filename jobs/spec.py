@@ -207,7 +207,8 @@ class Cluster(Part):
     waiting_s: Seconds | None = aside(None)
     """Seconds that the run may wait for its pods; null waits for ever."""
     deadline_s: Seconds | None = aside(None)
-    """Seconds after which Kubernetes ends the run, waiting included; null never ends it."""
+    """Seconds after which Kubernetes ends the run, counted from when its pods are asked for: not in a queue, and anew
+    in a new cluster; null never ends it."""
 
 
 class Runtime(Part):

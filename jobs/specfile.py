@@ -20,6 +20,8 @@ from jobs.spec import JobSpec
 from jobs.spec_errors import clean, nearest, shown, spec_error
 from jobs.specs import SPECS
 
+#: Variables for a caller whose spec must not travel through a shell; read where SPEC is `-`.
+SPEC_VARIABLE, SET_VARIABLE = "HIGHWATER_SPEC", "HIGHWATER_SET"
 _SUFFIXES = (".yaml", ".yml", ".json")
 _PATH_SHOWN = 400
 
@@ -67,6 +69,25 @@ def spec_from_text(text: str, overrides: Sequence[str] = (), where: str = "the s
     else:
         document = _mapping(yaml12.loads(text, where), where)
     return _validated(document, where, [parse(change) for change in overrides])
+
+
+def spec_from_environment(environ: Mapping[str, str], overrides: Sequence[str] = ()) -> JobSpec:
+    """The spec that travelled as text in HIGHWATER_SPEC, with the overrides of HIGHWATER_SET and then ours on top."""
+    text = environ.get(SPEC_VARIABLE)
+    if not text:
+        raise SpecError(f"SPEC is -, and {SPEC_VARIABLE} is not set; put JSON, YAML or a recipe's name there")
+    return spec_from_text(text, [*changes_given(environ), *overrides], SPEC_VARIABLE)
+
+
+def changes_given(environ: Mapping[str, str]) -> list[str]:
+    """The overrides that came along as a JSON list of texts; SpecError if it is none."""
+    try:
+        changes = json.loads(environ.get(SET_VARIABLE) or "[]")
+    except ValueError as error:
+        raise SpecError(f"{SET_VARIABLE} is not JSON ({error}); give a list of FIELD=VALUE texts") from error
+    if not isinstance(changes, list) or not all(isinstance(change, str) for change in changes):
+        raise SpecError(f'{SET_VARIABLE} is not a list of texts; give for example ["epochs=2"]')
+    return changes
 
 
 def dump_yaml(spec: JobSpec) -> str:

@@ -47,6 +47,8 @@ ELSEWHERE: dict[Reason, bool] = dict.fromkeys(Reason, False) | {
     Reason.PREEMPTED: True,
     Reason.WORKER_LOST: True,
     Reason.RAY_UNREACHABLE: True,
+    # It was good when the run began, or the driver would have said so then.
+    Reason.BAD_STORAGE: True,
     Reason.LEASE_LOST: True,
     Reason.INTERNAL: True,
 }

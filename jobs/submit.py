@@ -23,9 +23,8 @@ from jobs.errors import EXIT_CODES, HighwaterError, MissingExtraError, RayError,
 from jobs.process import process_mark
 from jobs.processes import end_session
 from jobs.spec import JobSpec
+from jobs.specfile import SPEC_VARIABLE
 
-#: Environment variable in which a driver finds its spec as JSON.
-SPEC_VARIABLE = "HIGHWATER_SPEC"
 #: Module that drives a run; it is only named here, as this package imports no torch.
 DRIVER_MODULE = "trainers.run"
 #: Lines of a dead driver's output that are shown.

@@ -49,8 +49,14 @@ class RefusedError(HighwaterError):
 class Driver:
     """Leads one admitted run to its result, on any backend."""
 
-    def __init__(self, spec: JobSpec, run: RunDir, backend: Backend, stop: threading.Event) -> None:
-        """`spec` is the spec in effect, its accumulation fitted to the run's global batch."""
+    def __init__(
+        self, spec: JobSpec, run: RunDir, backend: Backend, stop: threading.Event, *, stops_hold: bool = False
+    ) -> None:
+        """`spec` is the spec in effect, its accumulation fitted to the run's global batch.
+
+        `stops_hold`: whoever begins this driver has removed the stops that are not for it.
+        """
+        self._stops_hold = stops_hold
         self.spec, self.run, self.backend, self.stop = spec, run, backend, stop
         self.ended: list[Ended] = []
         self.began = time.time()
@@ -134,7 +140,7 @@ class Driver:
 
     def _forget_old_stop(self) -> None:
         """Remove a stop that was asked of an earlier driver; one that came since this process began is heeded."""
-        record = self.run.read(STOP)
+        record = None if self._stops_hold else self.run.read(STOP)
         if record and float(record.get("time") or 0) < self.keeper.lease.process_started:
             self.run.store.delete([self.run.key(STOP)])
 

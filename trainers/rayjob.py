@@ -13,19 +13,22 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from infra.storage import open_store
-from jobs.errors import EXIT_CODES, HighwaterError, Reason, SpecError
-from jobs.lease import STALE_S
+from jobs.errors import EXIT_CODES, HighwaterError, NameInUseError, Reason, SpecError, StorageError
+from jobs.lease import STALE_S, alive, last_lease, told
 from jobs.names import check_name
+from jobs.overrides import parse
 from jobs.rundir import STOP, Result, RunDir
+from jobs.specfile import changes_given
 from jobs.state import ELSEWHERE
 from jobs.submission import RECORD, Submission, noted
-from trainers.run import changes_given, drive, parser, read_spec, signals_as_stop
+from trainers.run import drive, parser, read_spec, signals_as_stop
 
 #: Seconds for which a lost pod's lease may look alive, and a little for clocks that differ.
 PATIENCE_S = STALE_S + 15.0
+LOOK_S = 2.0
 #: Seconds that Ray has to stop the job that asked for it.
 STOPPING_S = 20.0
 
@@ -39,11 +42,12 @@ def main(environ: Mapping[str, str] | None = None) -> int:
         reason, message = repeated(run, submission) or _driven(environ)
     except HighwaterError as error:
         reason, message = error.reason, error.message
-        if not ELSEWHERE[reason]:
+        if not ELSEWHERE[reason] and reason is not Reason.NAME_IN_USE:
             _note_refusal(environ, run, submission, error)
     if message:
         print(f"highwater: {message}", file=sys.stderr)  # noqa: T201 - the process's edge
-    if reason is not Reason.DONE and not ELSEWHERE[reason]:
+    # Storage that never answered is as wrong in another cluster.
+    if reason is not Reason.DONE and (run is None or not ELSEWHERE[reason]):
         _stop_job()
     return EXIT_CODES[reason]
 
@@ -63,25 +67,45 @@ def _note_refusal(
 
 def _told_run(environ: Mapping[str, str]) -> RunDir | None:
     """The run's directory where the spec itself cannot be read: by the overrides, as the chart sends storage in one."""
-    told = dict(change.partition("=")[::2] for change in changes_given(environ))
-    if "storage" not in told:
+    given = {".".join(map(str, change.path)): str(change.value) for change in map(parse, changes_given(environ))}
+    if "storage" not in given or "HIGHWATER_NAME" not in environ:
         return None
-    return RunDir(open_store(told["storage"], told.get("storage_endpoint")), check_name(environ["HIGHWATER_NAME"]))
+    return RunDir(open_store(given["storage"], given.get("storage_endpoint")), check_name(environ["HIGHWATER_NAME"]))
 
 
-def begin(environ: Mapping[str, str]) -> tuple[RunDir, Submission]:
-    """The run's directory, and the submission that this driver belongs to, noted there if it is a new one."""
+def begin(environ: Mapping[str, str], pause: Callable[[float], None] = time.sleep) -> tuple[RunDir, Submission]:
+    """The run's directory, and the submission that this driver belongs to, noted there if it is a new one.
+
+    A run that another driver leads is left alone: NameInUseError if that one lives longer than a lost pod seems to.
+    Storage that does not answer is asked again for as long.
+    """
     missing = [name for name in ("HIGHWATER_NAME", "HIGHWATER_SPEC", "HIGHWATER_SUBMISSION") if not environ.get(name)]
     if missing:
         raise SpecError(f"{missing[0]} is not set; python -m trainers.rayjob is started by a RayJob of Highwater's")
-    spec = read_spec("-", [])
-    run = RunDir(open_store(spec.storage, spec.storage_endpoint), check_name(environ["HIGHWATER_NAME"]))
-    known = noted(run)
-    if known is not None and known.id == environ["HIGHWATER_SUBMISSION"]:
-        return run, known
-    submission = Submission(id=environ["HIGHWATER_SUBMISSION"], began=time.time())
-    run.write(RECORD, submission)
-    return run, submission
+    spec, name = read_spec("-", []), check_name(environ["HIGHWATER_NAME"])
+    until = time.monotonic() + PATIENCE_S
+    while True:
+        try:
+            run = RunDir(open_store(spec.storage, spec.storage_endpoint), name)
+            known, lease = noted(run), last_lease(run)
+            if known is not None and known.id == environ["HIGHWATER_SUBMISSION"]:
+                return run, known
+            if lease is None or not alive(lease, time.time()):
+                return run, _new(run, environ["HIGHWATER_SUBMISSION"])
+            if time.monotonic() >= until:
+                raise NameInUseError(f"run {name} is driven by {told(lease, time.time())}; use another name")
+        except StorageError:
+            if time.monotonic() >= until:
+                raise
+        pause(LOOK_S)
+
+
+def _new(run: RunDir, submission: str) -> Submission:
+    """Note a new submission. Stops that were asked of earlier ones do not hold for it."""
+    run.store.delete([run.key(STOP)])
+    record = Submission(id=submission, began=time.time())
+    run.write(RECORD, record)
+    return record
 
 
 def repeated(run: RunDir, submission: Submission) -> tuple[Reason, str] | None:
@@ -106,7 +130,7 @@ def _driven(environ: Mapping[str, str]) -> tuple[Reason, str]:
     until = environ.get("HIGHWATER_UNTIL")
     asked = parser().parse_args(["-", "--name", environ["HIGHWATER_NAME"], *(["--until", until] if until else [])])
     with signals_as_stop() as stop:
-        result = drive(asked, stop, PATIENCE_S)
+        result = drive(asked, stop, PATIENCE_S, stops_hold=True)
     return (result.reason, "" if result.reason is Reason.DONE else result.message) if result else (Reason.DONE, "")
 
 

@@ -7,13 +7,12 @@ Nothing here loads torch before Ray is on its way: both take seconds, and Ray's 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import signal
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -28,17 +27,13 @@ from jobs.names import check_name, fresh_name
 from jobs.own_code import check_requirements
 from jobs.rundir import STAGES, ObjectStore, Result, RunDir
 from jobs.spec import JobSpec
-from jobs.specfile import load_spec, spec_from_text
+from jobs.specfile import SPEC_VARIABLE, load_spec, spec_from_environment
 from jobs.submit import check_ray_address
 from jobs.unbuilt import check_built
 
 if TYPE_CHECKING:
     from trainers.backend import Backend
 
-#: Spec as text, for a caller whose spec must not travel through a shell; used when SPEC is `-`.
-SPEC_VARIABLE = "HIGHWATER_SPEC"
-#: Overrides that go with it, as a JSON list of FIELD=VALUE texts.
-SET_VARIABLE = "HIGHWATER_SET"
 #: Object below the storage that the submitter wrote, to tell whether it and this driver see the same storage.
 PROBE_VARIABLE = "HIGHWATER_PROBE"
 
@@ -75,10 +70,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return EXIT_CODES[result.reason] if result else 0
 
 
-def drive(asked: argparse.Namespace, stop: threading.Event, patience_s: float = 0.0) -> Result | None:
+def drive(
+    asked: argparse.Namespace, stop: threading.Event, patience_s: float = 0.0, *, stops_hold: bool = False
+) -> Result | None:
     """Admit and lead the run that the arguments ask for, until its end or a stop.
 
     For `patience_s` another driver that seems alive is waited for: a machine that was lost looks so for a while.
+    `stops_hold`: a stop that is noted in the run's directory is for this driver, however old it is.
     """
     spec = read_spec(asked.spec, asked.set)
     check_built(spec)
@@ -104,7 +102,7 @@ def drive(asked: argparse.Namespace, stop: threading.Event, patience_s: float = 
                 backend.begin(spec)
             from trainers.driver import Driver  # loads torch
 
-            return Driver(spec, run, backend, stop).lead(asked.until)
+            return Driver(spec, run, backend, stop, stops_hold=stops_hold).lead(asked.until)
         finally:
             backend.close()
 
@@ -130,23 +128,7 @@ def read_spec(source: str, overrides: Sequence[str]) -> JobSpec:
     """The spec that SPEC and --set stand for."""
     if source != "-":
         return load_spec(source, overrides)
-    text = os.environ.get(SPEC_VARIABLE)
-    if text is None:
-        raise SpecError(
-            f"SPEC is -, and {SPEC_VARIABLE} is not set; put the spec there, as JSON, YAML or a recipe's name"
-        )
-    return spec_from_text(text, [*changes_given(os.environ), *overrides], SPEC_VARIABLE)
-
-
-def changes_given(environ: Mapping[str, str]) -> list[str]:
-    """The overrides that came along as a JSON list of texts; SpecError if it is none."""
-    try:
-        changes = json.loads(environ.get(SET_VARIABLE) or "[]")
-    except ValueError as error:
-        raise SpecError(f"{SET_VARIABLE} is not JSON ({error}); give a list of FIELD=VALUE texts") from error
-    if not isinstance(changes, list) or not all(isinstance(change, str) for change in changes):
-        raise SpecError(f'{SET_VARIABLE} is not a list of texts; give for example ["epochs=2"]')
-    return changes
+    return spec_from_environment(os.environ, overrides)
 
 
 def check_probe(store: ObjectStore, probe: str | None) -> None:

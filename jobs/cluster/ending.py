@@ -14,7 +14,7 @@ def ask(reached: Reached) -> None:
     if reached.run is not None:
         ask_to_stop(reached.run, "highwater cancel")
     else:
-        reached.door.capture("cancel", "--json")
+        reached.door.capture("cancel", "--unseen", "--json")
 
 
 def has_left(session: Session, name: str) -> bool:
@@ -24,7 +24,10 @@ def has_left(session: Session, name: str) -> bool:
 
 
 def take_away(session: Session, name: str) -> None:
-    """Take a run's pods away: they get their grace, and save. A queue would undo a suspension, so there it goes."""
+    """Take a run's pods away. Suspended, they get their grace, and save.
+
+    A queue would undo a suspension, so there the RayJob is removed: what was computed since the last save is lost.
+    """
     job = session.kube.get("RayJob", name)
     if QUEUE_LABEL in (job["metadata"].get("labels") or {}):
         session.kube.delete("RayJob", name, uid=job["metadata"]["uid"])

@@ -41,6 +41,10 @@ def logs_through_pod(
 
     while True:
         going = living()
+        if going and reached.door.head() is None:
+            # It is in a queue or on its way: a pod of our own would have nothing to look at either.
+            pause(AGAIN_S)
+            continue
         try:
             with reached.door.open():
                 follow = ["--follow"] if going else []

@@ -49,8 +49,8 @@ def default_place(platform: Platform, storage: str | None = None, endpoint: str 
         raise SpecError(
             "the platform names no storage, and the run's RayJob is gone; give --storage s3://BUCKET/PREFIX"
         )
-    inside = endpoint or platform.storage_endpoint
-    return Place(chosen, inside, endpoint or platform.client_endpoint or inside)
+    # An endpoint that a person gives is what this machine sees; pods have the platform's.
+    return Place(chosen, platform.storage_endpoint, endpoint or platform.client_endpoint or platform.storage_endpoint)
 
 
 def open_here(place: Place, name: str, *, listens: Callable[[str], bool] | None = None) -> RunDir:

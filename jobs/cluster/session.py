@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from infra.kube_errors import KubeError, NotFoundInKubeError
 from jobs.cluster.door import Door
@@ -12,6 +12,7 @@ from jobs.cluster.kube import Kube
 from jobs.cluster.place import Place, default_place, open_here, place_of
 from jobs.cluster.platform import CONFIG_MAP, HOW_TO_INSTALL, KEY, Platform, read_platform
 from jobs.errors import NotFoundError, SpecError, StorageError
+from jobs.resolve import is_run
 from jobs.rundir import RunDir
 
 
@@ -82,6 +83,9 @@ class Session:
         there = self.find(name)
         if there is not None:
             place = place_of(there.spec, self.platform_if_any())
+            place = replace(place, client_endpoint=endpoint) if endpoint else place
+            if storage and storage.rstrip("/") != place.storage.rstrip("/"):
+                raise SpecError(f"run {name} is kept in {place.storage}; leave --storage out")
         else:
             place = default_place(self.platform(), storage, endpoint)
         return self.reach_at(name, there, place)
@@ -97,7 +101,12 @@ class Session:
         return Reached(name, there, place, run, why_not, Door(self.kube, name, place, self.platform_if_any()))
 
     def nothing_there(self, reached: Reached) -> NotFoundError:
-        """The error of a run that has neither a RayJob nor a directory."""
+        """The error of a run that has no RayJob, and perhaps no directory."""
+        if reached.run is not None and is_run(reached.run):
+            return NotFoundError(
+                f"run {reached.name!r} has no RayJob in {self.kube.where} any more; it is kept in {reached.uri}: "
+                f"see highwater status {reached.name} {self.words}"
+            )
         return NotFoundError(
             f"there is no run {reached.name!r}: no RayJob in {self.kube.where}, and nothing at {reached.uri}; "
             f"see highwater status {self.words}"

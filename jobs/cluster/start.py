@@ -25,7 +25,7 @@ from jobs.cluster.session import Reached, Session
 from jobs.cluster.standing import Phase, Standing, exit_code
 from jobs.cluster.watcher import Watcher
 from jobs.display import Display
-from jobs.errors import EXIT_CODES, DataError, HighwaterError, Reason, SpecError, StorageError
+from jobs.errors import EXIT_CODES, DataError, HighwaterError, NameInUseError, Reason, StorageError
 from jobs.lease import STALE_S
 from jobs.names import check_name, fresh_name
 from jobs.own_code import to_send
@@ -34,13 +34,11 @@ from jobs.remote import inputs
 from jobs.rundir import Record, Result, RunDir
 from jobs.runner import outcome_of
 from jobs.spec import JobSpec
-from jobs.specfile import load_spec, spec_from_text
+from jobs.specfile import load_spec, spec_from_environment
 from jobs.submission import noted
 from jobs.unbuilt import check_built
 from jobs.watch import Interrupts
 
-#: Variables that stand for SPEC `-`: a text that never was in a shell.
-SPEC_VARIABLE, SET_VARIABLE = "HIGHWATER_SPEC", "HIGHWATER_SET"
 #: Seconds that a driver which was lost may look alive.
 LEASE_S = STALE_S + 10.0
 
@@ -81,16 +79,7 @@ def given_spec(source: str, changes: Sequence[str]) -> JobSpec:
     """The spec that SPEC and --set stand for; with `-`, those of the environment. SpecError in one sentence."""
     if source != "-":
         return load_spec(source, changes)
-    text = os.environ.get(SPEC_VARIABLE)
-    if not text:
-        raise SpecError(f"SPEC is -, and {SPEC_VARIABLE} is not set; put a recipe's name, YAML or JSON there")
-    try:
-        more = json.loads(os.environ.get(SET_VARIABLE) or "[]")
-    except ValueError as error:
-        raise SpecError(f'{SET_VARIABLE} is not JSON ({error}); give a list such as ["workers=2"]') from error
-    if not isinstance(more, list) or not all(isinstance(one, str) for one in more):
-        raise SpecError(f'{SET_VARIABLE} is no list of texts; give one such as ["workers=2"]')
-    return spec_from_text(text, [*more, *changes], SPEC_VARIABLE)
+    return spec_from_environment(os.environ, changes)
 
 
 def named(name: str | None, source: str, now: float, taken: Sequence[str]) -> str:
@@ -146,14 +135,19 @@ class Starter:
             return self._begin(spec, name, until, platform)
 
     def _begin(self, spec: JobSpec, name: str, until: str | None, platform: Platform) -> tuple[Decision, Reached]:
-        reached = self.session.reach_at(name, self.session.find(name), place_of(spec, platform))
+        there, place = self.session.find(name), place_of(spec, platform)
+        if there is not None and (was := place_of(there.spec, platform)).storage != place.storage:
+            raise NameInUseError(
+                f"run {name} is kept in {was.storage}, and not in {place.storage}; "
+                f"give --storage {was.storage}, or use another --name"
+            )
+        reached = self.session.reach_at(name, there, place)
         try:
             seen, read = self._seen(reached), reached.run is not None
         except StorageError as error:
             # Storage that answered a moment ago and fails now; the driver will look at all of it again.
             self.display.say(f"going on without a look at the run's directory: {error}")
             seen, read = Seen(name, reached.uri), False
-        there = reached.there
         if read and there is not None and reached.run and (refusal := refused(reached.run, there.submission)):
             # Whatever KubeRay still tries, it cannot become a run.
             there = replace(there, standing=Standing(Phase.FAILED, refusal.message, refusal.reason))

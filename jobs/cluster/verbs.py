@@ -8,6 +8,7 @@ import time
 from argparse import Namespace
 from contextlib import suppress
 
+from infra.kube_errors import PASSING
 from infra.storage import open_store
 from jobs import cancel as cancelling
 from jobs import logs as logging_streams
@@ -25,7 +26,7 @@ from jobs.cluster.start import Ended, Starter, check_visible, documents, given_s
 from jobs.display import Display
 from jobs.errors import HighwaterError, NotFoundError, Reason, SpecError
 from jobs.names import check_name
-from jobs.output import print_json, say, write
+from jobs.output import print_json, say, warn, write
 from jobs.rundir import RunDir
 from jobs.runner import asked_for, check_stage, checked_place
 from jobs.spec import JobSpec
@@ -90,9 +91,10 @@ def _dry_run(options: Namespace, spec: JobSpec) -> int:
     try:
         session = session_of(options, spec)
         namespace, platform = session.kube.namespace, session.platform()
-    except HighwaterError:
+    except HighwaterError as error:
         if image is None:
             raise
+        warn(f"highwater: these are the objects for a namespace without settings of its own: {error}")
     platform = platform or Platform(image=image or "")
     spec = on_cluster(spec, platform)
     check_visible(spec)
@@ -206,7 +208,11 @@ def logs(options: Namespace) -> int:
     reached = _reach(options, session)
 
     def living() -> bool:
-        there = session.find(reached.name)
+        try:
+            there = session.find(reached.name)
+        except PASSING:
+            # Nobody is told that it has ended; storage, or the pod, says so when it fails, too.
+            return True
         return there is not None and not there.standing.ended
 
     try:
@@ -264,6 +270,8 @@ def cancel(options: Namespace) -> int:
 
 def pull(options: Namespace) -> int:
     """`pull RUN --cluster [--to FOLDER] [--all]`."""
+    if options.to == "-":
+        raise SpecError("pull --cluster puts the run into a folder; give one with --to")
     folder = pulled(_reach(options, session_of(options)), options.to, everything=options.all, only=options.only)
     if options.json:
         print_json({"folder": folder})
@@ -312,7 +320,3 @@ def _done(options: Namespace, name: str, text: str) -> None:
         print_json({"name": name, "message": text or f"asked run {name} to save and leave"})
     elif text:
         say(text)
-
-
-def _never() -> bool:
-    return False

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from infra.kube_errors import PASSING, KubeError, NotFoundInKubeError
-from jobs.cluster.existing import Existing
+from jobs.cluster.existing import Existing, seconds
 from jobs.cluster.kube import Kube
 from jobs.cluster.progress import Progress
 from jobs.cluster.standing import Phase, Standing, standing
@@ -44,13 +44,13 @@ class Watcher:
     _trouble: float | None = field(default=None, init=False)
     _final: float | None = field(default=None, init=False)
     _failed: int | None = field(default=None, init=False)
+    _end: float | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._standing = self.there.standing
 
     def watch(self) -> Standing | None:
         """How its RayJob ended; None if the person left. HighwaterError if neither can be known in time."""
-        end = self._deadline()
         while not self.leave():
             self._look()
             if self._standing.ended:
@@ -58,7 +58,7 @@ class Watcher:
             self.progress.look(self._standing)
             if self._has_settled():
                 return self._standing
-            if end is not None and self.clock() >= end:
+            if self._end is not None and self.clock() >= self._end:
                 raise HighwaterError(
                     f"run {self.there.name} is past its cluster.deadline_s and its RayJob has not ended; look with: "
                     f"kubectl -n {self.kube.namespace} describe rayjob {self.there.name}",
@@ -67,13 +67,14 @@ class Watcher:
             self.pause(TICK_S)
         return None
 
-    def _deadline(self) -> float | None:
+    def _deadline(self, status: dict[str, Any]) -> float | None:
+        """When KubeRay should have ended it, by our clock; None while it counts nothing, as in a queue."""
         cluster = self.there.spec.cluster
-        if cluster is None or cluster.deadline_s is None:
+        started = seconds(str(status.get("startTime") or ""))
+        if cluster is None or cluster.deadline_s is None or not started or self._standing.phase is Phase.QUEUED:
             return None
-        # Kubernetes counts from the start; a clock that differs from ours must not end the watching early.
-        age = max(0.0, self.now() - self.there.created) if self.there.created else 0.0
-        return self.clock() + max(0.0, cluster.deadline_s - age) + LATE_S
+        # A clock that differs from the server's must not end the watching early.
+        return self.clock() + max(0.0, cluster.deadline_s - max(0.0, self.now() - started)) + LATE_S
 
     def _look(self) -> None:
         if self.clock() - self._asked < LOOK_S:
@@ -99,6 +100,7 @@ class Watcher:
             return
         before, self._standing = self._standing.phase, standing(job)
         self._count_failed(job.get("status") or {})
+        self._end = self._deadline(job.get("status") or {})
         phase = self._standing.phase
         if phase is not before and not self._standing.ended and phase not in (Phase.STARTING, Phase.QUEUED):
             self._say(self._standing.message)

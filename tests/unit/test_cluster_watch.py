@@ -130,10 +130,20 @@ def test_one_that_stays_away_ends_the_watching(kube: FakeKube) -> None:
 
 
 def test_the_deadline_is_kubernetes_own_and_a_little(kube: FakeKube) -> None:
-    kube.status("demo", **RUNNING)
+    stamp = kube.objects["RayJob", "demo"]["metadata"]["creationTimestamp"]
+    kube.status("demo", startTime=stamp, **RUNNING)
     with pytest.raises(HighwaterError, match=r"past its cluster\.deadline_s") as raised:
         watcher(kube, Told()).watch()
     assert raised.value.reason is Reason.RAY_UNREACHABLE
+
+
+def test_no_deadline_runs_in_a_queue(kube: FakeKube) -> None:
+    job = kube.objects["RayJob", "demo"]
+    job["spec"]["suspend"] = True
+    kube.status("demo", startTime=job["metadata"]["creationTimestamp"], jobDeploymentStatus="Suspended")
+    kube.at.append((100_000, lambda: kube.delete("RayJob", "demo")))
+    ended = watcher(kube, Told()).watch()
+    assert ended is not None and ended.reason is Reason.STOPPED
 
 
 @pytest.mark.parametrize("again", [False, True])

@@ -32,7 +32,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
     """What was driven: a driver that does nothing notes its arguments here."""
     calls: list[Any] = []
 
-    def drive(*arguments: Any) -> None:
+    def drive(*arguments: Any, **named: Any) -> None:
         calls.append(arguments)
 
     monkeypatch.setattr(rayjob, "drive", drive)
@@ -73,7 +73,7 @@ def test_a_new_submission_begins_whatever_the_last_one_said(
 def test_what_was_refused_is_refused_again_at_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], started: list[Any]
 ) -> None:
-    def refuse(*_: Any) -> None:
+    def refuse(*_: Any, **__: Any) -> None:
         started.append("drive")
         raise HighwaterError("there is no file x", Reason.BAD_DATA)
 

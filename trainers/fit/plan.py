@@ -19,8 +19,7 @@ from typing import Any
 
 from jobs.errors import EXIT_CODES, HighwaterError, SpecError
 from jobs.spec import AUTO, JobSpec
-from jobs.specfile import load_spec, spec_from_json
-from jobs.submit import SPEC_VARIABLE
+from jobs.specfile import SPEC_VARIABLE, load_spec, spec_from_json
 from trainers.fit import advice
 from trainers.fit.cards import Card, cards
 from trainers.fit.limits import bptts_for, limits_for

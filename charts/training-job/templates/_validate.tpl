@@ -47,6 +47,11 @@ and spec (the spec's text as Helm read it).
 {{- range $i, $text := .root.Values.set -}}{{- $_ := set $texts (printf "set[%d]" $i) $text -}}{{- end -}}
 {{- range $key, $text := .platform.environment -}}{{- $_ := set $texts (printf "platform.environment.%s" $key) $text -}}{{- end -}}
 {{- range $key, $text := .platform.annotations -}}{{- $_ := set $texts (printf "platform.annotations.%s" $key) $text -}}{{- end -}}
+{{- range $name := list "AWS_ACCESS_KEY_ID" "AWS_SECRET_ACCESS_KEY" "AWS_SESSION_TOKEN" "RAY_AUTH_TOKEN" -}}
+{{- if hasKey (default dict $.platform.environment) $name -}}
+{{- fail (printf "platform.environment holds %s, which all who may read pods would see; put it into a secret and name that in platform.credentialsSecret" $name) -}}
+{{- end -}}
+{{- end -}}
 {{- range $place, $text := $texts -}}
 {{- if regexMatch "[\\x00\\x{FFFD}]" $text -}}
 {{- fail (printf "%s holds a NUL or a character that is not UTF-8; take it out" $place) -}}
