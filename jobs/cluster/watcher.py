@@ -45,6 +45,7 @@ class Watcher:
     _final: float | None = field(default=None, init=False)
     _failed: int | None = field(default=None, init=False)
     _end: float | None = field(default=None, init=False)
+    _started: float | None = field(default=None, init=False)
 
     def __post_init__(self) -> None:
         self._standing = self.there.standing
@@ -67,14 +68,16 @@ class Watcher:
             self.pause(TICK_S)
         return None
 
-    def _deadline(self, status: dict[str, Any]) -> float | None:
-        """When KubeRay should have ended it, by our clock; None while it counts nothing, as in a queue."""
+    def _note_deadline(self, status: dict[str, Any]) -> None:
+        """When KubeRay should have ended it, by our clock; it counts anew in a new cluster, and not in a queue."""
         cluster = self.there.spec.cluster
         started = seconds(str(status.get("startTime") or ""))
         if cluster is None or cluster.deadline_s is None or not started or self._standing.phase is Phase.QUEUED:
-            return None
-        # A clock that differs from the server's must not end the watching early.
-        return self.clock() + max(0.0, cluster.deadline_s - max(0.0, self.now() - started)) + LATE_S
+            self._end = self._started = None
+        elif started != self._started:
+            # Once for each start: a clock that differs from the server's must not end the watching early.
+            age = max(0.0, self.now() - started)
+            self._started, self._end = started, self.clock() + max(0.0, cluster.deadline_s - age) + LATE_S
 
     def _look(self) -> None:
         if self.clock() - self._asked < LOOK_S:
@@ -100,7 +103,7 @@ class Watcher:
             return
         before, self._standing = self._standing.phase, standing(job)
         self._count_failed(job.get("status") or {})
-        self._end = self._deadline(job.get("status") or {})
+        self._note_deadline(job.get("status") or {})
         phase = self._standing.phase
         if phase is not before and not self._standing.ended and phase not in (Phase.STARTING, Phase.QUEUED):
             self._say(self._standing.message)
