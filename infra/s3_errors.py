@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from dataclasses import dataclass
 
-from jobs.errors import NotFoundError, StorageError
+from jobs.errors import NoBucketError, NotFoundError, StorageError
 
 KEYS = "AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY"
 SECRETS = ("AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
@@ -63,7 +63,8 @@ def explain(error: Exception, place: Place, action: str, key: str = "") -> Stora
     code, detail = error_code(error), str(_detail(error, "Message"))
     if code in ("NoSuchKey", "404") and key:
         return NotFoundError(f"{key} does not exist in {place.where}")
-    return StorageError(_without_secrets(_answered(code, detail, place, what)))
+    kind = NoBucketError if code == "NoSuchBucket" else StorageError
+    return kind(_without_secrets(_answered(code, detail, place, what)))
 
 
 def _answered(code: str, detail: str, place: Place, what: str) -> str:

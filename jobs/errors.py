@@ -67,6 +67,10 @@ class StorageError(HighwaterError):
     reason = Reason.BAD_STORAGE
 
 
+class NoBucketError(StorageError):
+    """The storage's server answered that there is no such bucket: no pod will find one either."""
+
+
 class NotFoundError(StorageError):
     """No object has that key."""
 

@@ -46,8 +46,8 @@ def main(environ: Mapping[str, str] | None = None) -> int:
             _note_refusal(environ, run, submission, error)
     if message:
         print(f"highwater: {message}", file=sys.stderr)  # noqa: T201 - the process's edge
-    # Storage that never answered is as wrong in another cluster.
-    if reason is not Reason.DONE and (run is None or not ELSEWHERE[reason]):
+    # Where nothing could be noted, the job's own failure has to tell, though KubeRay then begins it again.
+    if reason is not Reason.DONE and not ELSEWHERE[reason]:
         _stop_job()
     return EXIT_CODES[reason]
 

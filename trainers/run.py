@@ -7,6 +7,7 @@ Nothing here loads torch before Ray is on its way: both take seconds, and Ray's 
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import sys
@@ -202,7 +203,14 @@ def told(run: RunDir, quiet: bool) -> Iterator[None]:
         yield
         return
     over = threading.Event()
-    display = Plain(lambda text: print(text, end="", flush=True))  # noqa: T201
+    log = logging.getLogger("highwater")
+
+    def say(text: str) -> None:
+        print(text, end="", flush=True)  # noqa: T201
+        # For `highwater logs`: what a job prints is gone with its cluster.
+        log.info("%s", text.rstrip("\n"))
+
+    display = Plain(say)
     follower = Follower(run, stale=run.result())
     thread = threading.Thread(
         target=follow, args=(follower, display.show), kwargs={"until": over.is_set, "pause": over.wait}, daemon=True

@@ -97,6 +97,12 @@ def told(code: int, complaint: str, pod: str) -> HighwaterError:
         last = next((line for line in reversed(complaint.splitlines()) if line.strip()), "no word")
         return HighwaterError(f"the command in pod {pod} ended with exit code {code}: {last[:300]}", reason_of(code))
     sentence = lines[-1].removeprefix(MARK)
+    if "has no option" in sentence or sentence.startswith("there is no verb"):
+        return HighwaterError(
+            f"pod {pod} has another version of highwater than this command ({sentence}); "
+            "install the version of the platform's image here, or give this machine access to the storage",
+            Reason.MISSING_EXTRA,
+        )
     if sentence.startswith("there is no run"):
         return NotFoundError(sentence)
     reason = reason_of(code)

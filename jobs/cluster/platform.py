@@ -25,7 +25,7 @@ from jobs.errors import SpecError
 #: Name of the ConfigMap in the namespace of the runs, and the key in it.
 CONFIG_MAP = "highwater-platform"
 KEY = "platform.json"
-HOW_TO_INSTALL = "install the platform there: helm install highwater charts/highwater --namespace"
+HOW_TO_INSTALL = "install the platform there (docs/cluster.md): helm install highwater charts/highwater --namespace"
 
 Name = Annotated[str, AfterValidator(spec_checks.label)]
 Endpoint = Annotated[str, AfterValidator(spec_checks.endpoint)]

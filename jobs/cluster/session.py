@@ -11,7 +11,7 @@ from jobs.cluster.existing import Existing, existing
 from jobs.cluster.kube import Kube
 from jobs.cluster.place import Place, default_place, open_here, place_of
 from jobs.cluster.platform import CONFIG_MAP, HOW_TO_INSTALL, KEY, Platform, read_platform
-from jobs.errors import NotFoundError, SpecError, StorageError
+from jobs.errors import NoBucketError, NotFoundError, SpecError, StorageError
 from jobs.resolve import is_run
 from jobs.rundir import RunDir
 
@@ -96,6 +96,8 @@ class Session:
         if not self.through_pod:
             try:
                 run, why_not = open_here(place, name, listens=self.listens), ""
+            except NoBucketError:
+                raise
             except StorageError as error:
                 why_not = error.message
         return Reached(name, there, place, run, why_not, Door(self.kube, name, place, self.platform_if_any()))

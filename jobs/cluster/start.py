@@ -95,10 +95,10 @@ def check_visible(spec: JobSpec) -> None:
     if spec.cluster and spec.cluster.image:
         return
     for field, place in inputs(spec).items():
-        if not place.startswith(("s3://", "bundled:", "cache:")) and os.path.exists(os.path.expanduser(place)):
+        if not place.startswith(("s3://", "bundled:", "cache:")):
             raise DataError(
-                f"{field} {place} is a path on this machine, which the run's pods cannot see; "
-                f"put it into S3 and give --set {field}=s3://BUCKET/KEY"
+                f"{field} {place} is a path, and the run's pods see no disk but their image's; put it into S3 and "
+                f"give --set {field}=s3://BUCKET/KEY, or name an image that has it in cluster.image"
             )
 
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import secrets
+import signal
+import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from types import FrameType
 
 from infra.kube_errors import KubeError, UnreachableError
 from jobs.cluster.kube import Kube, Object
@@ -14,6 +17,7 @@ from jobs.cluster.platform import Platform
 from jobs.cluster.pods import CONTAINER_SECURITY, POD_SECURITY, literal
 from jobs.cluster.standing import Phase, Standing
 from jobs.cluster.waiting import why
+from jobs.output import warn
 
 CONTAINER = "visitor"
 #: Seconds that it may live, even if we are killed before we can remove it.
@@ -21,6 +25,8 @@ LIFE_S = 1800
 #: Seconds that it may take to start: its image may have to be fetched.
 START_S = 180.0
 LOOK_S = 1.0
+#: Seconds after which a person is told what is waited for.
+PATIENCE_S = 8.0
 
 
 def visitor_pod(run: str, platform: Platform, suffix: str) -> Object:
@@ -71,18 +77,37 @@ def visitor(
     """The name of such a pod, running; it is removed at the end, whatever happens."""
     body = visitor_pod(run, platform, secrets.token_hex(3))
     name = body["metadata"]["name"]
+    with _terminations_raised():
+        try:
+            kube.create(body)
+            _wait(kube, name, clock, pause)
+            yield name
+        finally:
+            # One that cannot be removed ends by its deadline; the root cause must not be hidden.
+            with suppress(KubeError):
+                kube.delete("Pod", name)
+
+
+@contextmanager
+def _terminations_raised() -> Iterator[None]:
+    """SIGTERM ends the block like Ctrl-C, so that the pod does not stay behind."""
+
+    def interrupt(number: int, frame: FrameType | None) -> None:  # noqa: ARG001 - what signal.signal calls
+        raise KeyboardInterrupt
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, interrupt)
     try:
-        kube.create(body)
-        _wait(kube, name, clock, pause)
-        yield name
+        yield
     finally:
-        # One that cannot be removed ends by its deadline; the root cause must not be hidden.
-        with suppress(KubeError):
-            kube.delete("Pod", name)
+        signal.signal(signal.SIGTERM, before)
 
 
 def _wait(kube: Kube, name: str, clock: Callable[[], float], pause: Callable[[float], None]) -> None:
-    end = clock() + START_S
+    began, said = clock(), False
+    end = began + START_S
     while True:
         pod = kube.get("Pod", name)
         phase = (pod.get("status") or {}).get("phase")
@@ -94,4 +119,8 @@ def _wait(kube: Kube, name: str, clock: Callable[[], float], pause: Callable[[fl
                 f"pod {name}, through which storage was to be read, did not start within {START_S:.0f} s in "
                 f"{kube.where}: {reason}"
             )
+        if not said and clock() - began >= PATIENCE_S:
+            reason = why(Standing(Phase.STARTING, ""), "", [pod], [])
+            warn(f"waiting for pod {name}, through which storage is read: {reason}")
+            said = True
         pause(LOOK_S)

@@ -19,6 +19,8 @@ ORDINARY = {"", "ContainerCreating", "PodInitializing"}
 IMAGE = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 #: Reasons of events that say why an object makes no progress.
 TELLING = {"FailedCreate", "FailedToCreatePod", "FailedToCreateHeadPod", "FailedToCreateWorkerPod", "Pending"}
+#: Reasons of events about a pod that has a node and does not start on it.
+STUCK = {"FailedCreatePodSandBox", "FailedMount", "FailedAttachVolume"}
 LONGEST = 300
 
 
@@ -47,6 +49,9 @@ def why(standing: Standing, run: str, pods: Sequence[Object], events: Sequence[O
     if reasons:
         more = f" ({len(reasons)} pods wait)" if len(reasons) > 1 else ""
         return reasons[0] + more
+    named = {str((pod.get("metadata") or {}).get("name")) for pod in pods}
+    if said := _last([event for event in events if _subject(event).get("name") in named], STUCK):
+        return f"a pod does not start: {said}"
     if said := _last(own, TELLING):
         return f"pods cannot be made: {said}"
     if not pods:
@@ -57,8 +62,13 @@ def why(standing: Standing, run: str, pods: Sequence[Object], events: Sequence[O
     return f"{ready} of {len(pods)} pods are ready"
 
 
-def _about(event: Object, run: str, cluster: str) -> bool:
+def _subject(event: Object) -> Object:
     about = event.get("involvedObject") or event.get("regarding") or {}
+    return about if isinstance(about, dict) else {}
+
+
+def _about(event: Object, run: str, cluster: str) -> bool:
+    about = _subject(event)
     name, kind = str(about.get("name", "")), about.get("kind")
     if kind == "Workload":
         return name.startswith(f"rayjob-{run}-")

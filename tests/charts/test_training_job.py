@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from jobs.specfile import recipes
 from tests.charts.helm import CHARTS, Object, lint, one, refused, template
 from tests.charts.values_table import out_of_date
 
@@ -297,3 +298,8 @@ def test_the_chart_names_no_registry() -> None:
         if file.is_file():
             text = file.read_text()
             assert not any(place in text for place in ("docker.io", "ghcr.io", "quay.io", "pypi.org")), file
+
+
+def test_the_schema_knows_the_recipes() -> None:
+    schema = json.loads((CHARTS / "training-job/values.schema.json").read_text())
+    assert schema["properties"]["recipe"]["enum"] == [*(recipe.name for recipe in recipes()), None]

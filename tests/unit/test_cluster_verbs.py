@@ -202,7 +202,7 @@ def test_a_path_of_this_machine_is_refused(kube: FakeKube, highwater: Run, tmp_p
     text = tmp_path / "text.txt"
     text.write_text("a b c")
     code, _, err = highwater(*RUN, "--set", f"data.source={text}", "--detach")
-    assert code == 2 and "which the run's pods cannot see" in err
+    assert code == 2 and "the run's pods see no disk but their image's" in err
     assert highwater(*RUN, "--set", f"data.source={text}", "--set", "cluster.image=mine:1", "--detach")[0] == 0
 
 
