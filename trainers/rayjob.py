@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Mapping
 
 from infra.storage import open_store
-from jobs.errors import EXIT_CODES, HighwaterError, NameInUseError, Reason, SpecError, StorageError
+from jobs.errors import EXIT_CODES, HighwaterError, NameInUseError, NoBucketError, Reason, SpecError, StorageError
 from jobs.lease import STALE_S, alive, last_lease, told
 from jobs.names import check_name
 from jobs.overrides import parse
@@ -94,6 +94,8 @@ def begin(environ: Mapping[str, str], pause: Callable[[float], None] = time.slee
                 return run, _new(run, environ["HIGHWATER_SUBMISSION"])
             if time.monotonic() >= until:
                 raise NameInUseError(f"run {name} is driven by {told(lease, time.time())}; use another name")
+        except NoBucketError:
+            raise
         except StorageError:
             if time.monotonic() >= until:
                 raise

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from jobs.errors import StorageError
 from jobs.rundir import RunDir
 from tests.cluster.stage import Place
 from tests.cluster.tools import ROOT, SMALL, Cluster, highwater, highwater_command, run, wait_for
@@ -31,7 +32,13 @@ def step(run_dir: RunDir) -> int:
 
 
 def trains(run_dir: RunDir, beyond: int = 0) -> None:
-    wait_for(f"a step after {beyond}", lambda: step(run_dir) > beyond, 180, 2.0)
+    def looked() -> bool:
+        try:
+            return step(run_dir) > beyond
+        except StorageError:
+            return False  # On two busy cores the S3 server is away for seconds; runs outlive that, and so does a look.
+
+    wait_for(f"a step after {beyond}", looked, 240, 2.0)
 
 
 def ends(cluster: Cluster, name: str, timeout_s: float = 240) -> str:
@@ -64,7 +71,7 @@ def tidy(cluster: Cluster) -> Iterator[None]:
 
 @pytest.mark.usefixtures("tidy")
 def test_a_lost_worker_pod_and_a_killed_submitter(cluster: Cluster, place: Place) -> None:
-    words = [word for change in (*LONG, "steps=300") for word in ("--set", change)]
+    words = [word for change in (*LONG, "steps=600") for word in ("--set", change)]
     command = ["run", "language", *words, "--name", "pods", "--cluster", "--namespace", cluster.namespace]
     with subprocess.Popen(highwater_command(*command), cwd=ROOT, stdout=subprocess.DEVNULL) as submitter:
         trains(place.run_dir("pods"))
@@ -77,28 +84,28 @@ def test_a_lost_worker_pod_and_a_killed_submitter(cluster: Cluster, place: Place
     assert "perplexity" in again.stdout
     assert cluster.get("rayjob", "pods")["metadata"]["uid"] == uid
     assert len(cluster.get("rayjobs", selector="highwater.io/run=pods")["items"]) == 1
-    nothing_lost(place.run_dir("pods"), 300)
+    nothing_lost(place.run_dir("pods"), 600)
 
 
 @pytest.mark.usefixtures("tidy")
 def test_cancel_saves_and_resume_goes_on(cluster: Cluster, place: Place) -> None:
-    start(cluster, "stopped", 200)
+    start(cluster, "stopped", 400)
     trains(place.run_dir("stopped"))
     cancelled = highwater("cancel", "stopped", "--cluster", "--namespace", cluster.namespace, "--wait", "120")
     assert "has left" in cancelled.stdout
     assert ends(cluster, "stopped", 60) == "STOPPED"
     saved = place.run_dir("stopped").result()
     assert saved is not None
-    assert 0 < saved.step < 200
+    assert 0 < saved.step < 400
     resumed = highwater("resume", "stopped", "--cluster", "--namespace", cluster.namespace)
     assert "perplexity" in resumed.stdout
-    nothing_lost(place.run_dir("stopped"), 200)
+    nothing_lost(place.run_dir("stopped"), 400)
 
 
 @pytest.mark.full
 @pytest.mark.usefixtures("tidy")
 def test_a_suspended_run_saves_and_goes_on(cluster: Cluster, place: Place) -> None:
-    start(cluster, "suspended", 200)
+    start(cluster, "suspended", 400)
     trains(place.run_dir("suspended"))
     cluster.kubectl("patch", "rayjob", "suspended", "--type", "merge", "--patch", '{"spec":{"suspend":true}}')
     wait_for("no pods", lambda: not cluster.pods("suspended", "worker"), 90)
@@ -106,18 +113,18 @@ def test_a_suspended_run_saves_and_goes_on(cluster: Cluster, place: Place) -> No
     cluster.kubectl("patch", "rayjob", "suspended", "--type", "merge", "--patch", '{"spec":{"suspend":false}}')
     trains(place.run_dir("suspended"), at)
     assert ends(cluster, "suspended") == "SUCCEEDED"
-    nothing_lost(place.run_dir("suspended"), 200)
+    nothing_lost(place.run_dir("suspended"), 400)
 
 
 @pytest.mark.full
 @pytest.mark.usefixtures("tidy")
 def test_a_lost_driver_pod_costs_a_new_cluster_and_no_step(cluster: Cluster, place: Place) -> None:
-    start(cluster, "driver", 200)
+    start(cluster, "driver", 400)
     trains(place.run_dir("driver"))
     cluster.kubectl("delete", "pod", cluster.driver_pod("driver"), "--wait=false")
     trains(place.run_dir("driver"), step(place.run_dir("driver")) + 5)
     assert ends(cluster, "driver") == "SUCCEEDED"
-    nothing_lost(place.run_dir("driver"), 200)
+    nothing_lost(place.run_dir("driver"), 400)
 
 
 @pytest.mark.full
