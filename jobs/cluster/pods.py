@@ -98,13 +98,17 @@ def own(labels: dict[str, str]) -> dict[str, str]:
 
 
 def milli(cpus: float) -> str:
-    """A quantity of CPUs, rounded up to a thousandth."""
-    return f"{math.ceil(round(cpus * 1000, 3))}m"
+    """A quantity of CPUs, rounded up to a thousandth, in the form in which Kubernetes gives it back."""
+    whole, rest = divmod(thousandths := math.ceil(round(cpus * 1000, 3)), 1000)
+    return f"{thousandths}m" if rest else str(whole)
 
 
 def mebi(gib: float) -> str:
-    """A quantity of memory, rounded up to a MiB."""
-    return f"{math.ceil(round(gib * 1024, 6))}Mi"
+    """A quantity of memory, rounded up to a MiB, in the form in which Kubernetes gives it back."""
+    amount, units = math.ceil(round(gib * 1024, 6)), ["Mi", "Gi", "Ti"]
+    while amount % 1024 == 0 and len(units) > 1:
+        amount, units = amount // 1024, units[1:]
+    return f"{amount}{units[0]}"
 
 
 def literal(text: str) -> str:

@@ -81,7 +81,7 @@ def test_a_pod_holds_one_rank_and_has_room_for_the_driver() -> None:
     assert resources["limits"] == {"memory": "6656Mi", "nvidia.com/gpu": "1"}
 
 
-@pytest.mark.parametrize(("cpus", "text"), [(1.0, "1000m"), (0.2 + 0.1, "300m"), (0.0001, "1m"), (1.5, "1500m")])
+@pytest.mark.parametrize(("cpus", "text"), [(1.0, "1"), (0.2 + 0.1, "300m"), (0.0001, "1m"), (1.5, "1500m")])
 def test_cpus_are_rounded_up_to_thousandths(cpus: float, text: str) -> None:
     assert milli(cpus) == text
 

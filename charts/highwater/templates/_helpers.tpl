@@ -53,12 +53,16 @@ metadata:
 
 {{/* A quantity of CPUs, rounded up to a thousandth as jobs/cluster/pods.py does. */}}
 {{- define "highwater.milli" -}}
-{{- printf "%dm" (int64 (ceil (round (mulf (float64 .) 1000.0) 3))) -}}
+{{- $amount := int64 (ceil (round (mulf (float64 .) 1000.0) 3)) -}}
+{{- if mod $amount 1000 -}}{{- printf "%dm" $amount -}}{{- else -}}{{- printf "%q" (div $amount 1000 | toString) -}}{{- end -}}
 {{- end -}}
 
-{{/* GiB as a quantity, rounded up to a MiB. */}}
+{{/* GiB as a quantity, rounded up to a MiB, in the form in which Kubernetes gives it back. */}}
 {{- define "highwater.gib" -}}
-{{- printf "%dMi" (round (mulf . 1024) 6 | ceil | int64) -}}
+{{- $amount := round (mulf . 1024) 6 | ceil | int64 -}}
+{{- if mod $amount 1024 -}}{{- printf "%dMi" $amount -}}
+{{- else if mod (div $amount 1024) 1024 -}}{{- printf "%dGi" (div $amount 1024) -}}
+{{- else -}}{{- printf "%dTi" (div $amount 1048576) -}}{{- end -}}
 {{- end -}}
 
 {{/* What a namespace offers to runs, as JSON with the fields of jobs/cluster/platform.py. */}}

@@ -23,10 +23,14 @@ Texts are carried, never read: whatever a value holds, it becomes one scalar of 
 
 {{/* CPUs as a quantity, rounded up to a thousandth. */}}
 {{- define "training-job.milli" -}}
-{{- printf "%dm" (round (mulf . 1000) 3 | ceil | int64) -}}
+{{- $amount := round (mulf . 1000) 3 | ceil | int64 -}}
+{{- if mod $amount 1000 -}}{{- printf "%dm" $amount -}}{{- else -}}{{- printf "%q" (div $amount 1000 | toString) -}}{{- end -}}
 {{- end -}}
 
-{{/* GiB as a quantity, rounded up to a MiB. */}}
+{{/* GiB as a quantity, rounded up to a MiB, in the form in which Kubernetes gives it back. */}}
 {{- define "training-job.gib" -}}
-{{- printf "%dMi" (round (mulf . 1024) 6 | ceil | int64) -}}
+{{- $amount := round (mulf . 1024) 6 | ceil | int64 -}}
+{{- if mod $amount 1024 -}}{{- printf "%dMi" $amount -}}
+{{- else if mod (div $amount 1024) 1024 -}}{{- printf "%dGi" (div $amount 1024) -}}
+{{- else -}}{{- printf "%dTi" (div $amount 1048576) -}}{{- end -}}
 {{- end -}}
