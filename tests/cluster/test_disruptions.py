@@ -71,7 +71,7 @@ def tidy(cluster: Cluster) -> Iterator[None]:
 
 @pytest.mark.usefixtures("tidy")
 def test_a_lost_worker_pod_and_a_killed_submitter(cluster: Cluster, place: Place) -> None:
-    words = [word for change in (*LONG, "steps=600") for word in ("--set", change)]
+    words = [word for change in (*LONG, "steps=450") for word in ("--set", change)]
     command = ["run", "language", *words, "--name", "pods", "--cluster", "--namespace", cluster.namespace]
     with subprocess.Popen(highwater_command(*command), cwd=ROOT, stdout=subprocess.DEVNULL) as submitter:
         trains(place.run_dir("pods"))
@@ -84,22 +84,22 @@ def test_a_lost_worker_pod_and_a_killed_submitter(cluster: Cluster, place: Place
     assert "perplexity" in again.stdout
     assert cluster.get("rayjob", "pods")["metadata"]["uid"] == uid
     assert len(cluster.get("rayjobs", selector="highwater.io/run=pods")["items"]) == 1
-    nothing_lost(place.run_dir("pods"), 600)
+    nothing_lost(place.run_dir("pods"), 450)
 
 
 @pytest.mark.usefixtures("tidy")
 def test_cancel_saves_and_resume_goes_on(cluster: Cluster, place: Place) -> None:
-    start(cluster, "stopped", 400)
+    start(cluster, "stopped", 300)
     trains(place.run_dir("stopped"))
     cancelled = highwater("cancel", "stopped", "--cluster", "--namespace", cluster.namespace, "--wait", "120")
     assert "has left" in cancelled.stdout
     assert ends(cluster, "stopped", 60) == "STOPPED"
     saved = place.run_dir("stopped").result()
     assert saved is not None
-    assert 0 < saved.step < 400
+    assert 0 < saved.step < 300
     resumed = highwater("resume", "stopped", "--cluster", "--namespace", cluster.namespace)
     assert "perplexity" in resumed.stdout
-    nothing_lost(place.run_dir("stopped"), 400)
+    nothing_lost(place.run_dir("stopped"), 300)
 
 
 @pytest.mark.full
