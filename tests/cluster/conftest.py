@@ -32,9 +32,9 @@ def cluster(place: Place) -> Iterator[Cluster]:
         yield space
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def shared(cluster: Cluster) -> Iterator[None]:
-    """The platform's shared Ray cluster, with two workers that are always there."""
+    """The platform's shared Ray cluster, with two workers that are always there; two cores cannot bear it for long."""
     on = "sharedCluster.enabled=true,sharedCluster.workers.min=2,sharedCluster.workers.max=2"
     small = "sharedCluster.head.cpu=0.2,sharedCluster.resources.cpusPerWorker=0.2,sharedCluster.resources.memoryGib=3"
     chart = str(ROOT / "charts/highwater")
