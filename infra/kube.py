@@ -36,10 +36,6 @@ PATHS: dict[str, tuple[str, str]] = {
     "PodDisruptionBudget": ("/apis/policy/v1", "poddisruptionbudgets"),
     "Pod": ("/api/v1", "pods"),
     "Event": ("/api/v1", "events"),
-    "Secret": ("/api/v1", "secrets"),
-    "Service": ("/api/v1", "services"),
-    "Job": ("/apis/batch/v1", "jobs"),
-    "CronJob": ("/apis/batch/v1", "cronjobs"),
 }
 CONNECT_S, READ_S = 5.0, 30.0
 #: Times that a request is sent at most, and seconds between two of them at most.
@@ -97,20 +93,19 @@ class KubeApi:
                 return found
             query["continue"] = following
 
-    def create(self, body: Object, *, dry_run: bool = False) -> Object:
+    def create(self, body: Object) -> Object:
         """The object as the server made it. A lost answer is asked for again, and an equal object adopted."""
         kind, name = body["kind"], body["metadata"]["name"]
-        query = {"dryRun": "All"} if dry_run else {}
         for pause in self._pauses():
             try:
-                return self._json("POST", kind, body=body, naming=name, query=query, once=True)
+                return self._json("POST", kind, body=body, naming=name, once=True)
             except ConflictError:
                 found = self._there(kind, name)
                 if found is None or not holds(found, body):
                     raise
                 return found
             except (UnreachableError, ThrottledError) as error:
-                if (found := self._there(kind, name, error)) is not None and not dry_run:
+                if (found := self._there(kind, name, error)) is not None:
                     if holds(found, body):
                         return found
                     raise ConflictError(
@@ -154,12 +149,6 @@ class KubeApi:
         return Exec(self._configuration, path, command, container, what, self.where).run(
             out, err or (lambda _: None), stop
         )
-
-    def pod_log(self, pod: str, *, container: str, lines: int = 100) -> str:
-        """The last lines of a container's own output."""
-        query = urlencode({"container": container, "tailLines": lines})
-        data = self._send("GET", f"{self._path('Pod', pod)}/log?{query}", f"read the log of pod {pod}")
-        return data.decode("utf-8", "replace")
 
     def _there(self, kind: str, name: str, trouble: KubeError | None = None) -> Object | None:
         """The object, or None; where it cannot be told, the trouble that made us look."""

@@ -17,8 +17,9 @@ from typing import Any
 from infra.storage import open_store
 from jobs import cancel as cancelling
 from jobs import logs as logging
+from jobs import pins, specfile
 from jobs import pull as pulling
-from jobs import specfile
+from jobs.attach import is_driven
 from jobs.display import Display, Silent
 from jobs.doctor import Diagnosis, diagnose
 from jobs.errors import HighwaterError, Reason
@@ -44,6 +45,7 @@ __all__ = [
     "logs",
     "lr",
     "memory",
+    "pin",
     "plan",
     "pull",
     "recipes",
@@ -180,7 +182,7 @@ def cancel(run: str, *, wait_s: float | None = None, storage: str = STORAGE, end
     found = resolve(run, storage, endpoint)
     told = cancelling.ask(found)
     if wait_s is not None:
-        cancelling.wait_left(found.name, lambda: cancelling.has_left(found), wait_s)
+        cancelling.wait_left(found.name, lambda: not is_driven(found), wait_s)
     return told
 
 
@@ -189,6 +191,18 @@ def pull(
 ) -> str:
     """Copy a run to TO/NAME on this machine, with its best and its last checkpoint or all; return that folder."""
     return str(pulling.pull(resolve(run, storage, endpoint), to, everything=everything))
+
+
+def pin(
+    run: str,
+    step: int | None = None,
+    *,
+    remove: bool = False,
+    storage: str = STORAGE,
+    endpoint: str | None = None,
+) -> tuple[int, ...]:
+    """Keep the checkpoint of this step (default: the newest), or no longer; the steps that are kept now."""
+    return pins.pin(resolve(run, storage, endpoint), step, remove=remove)
 
 
 def recipes() -> list[RecipeInfo]:

@@ -17,6 +17,12 @@ def is_alive(record: Lease) -> bool:
     return lease.alive(record, time.time())
 
 
+def is_driven(run: RunDir) -> bool:
+    """Whether a driver is at the run now, as seen from this host."""
+    record = lease.last_lease(run)
+    return record is not None and is_alive(record)
+
+
 def ask_to_stop(run: RunDir, by: str) -> None:
     """Ask whoever drives the run to save and leave."""
     run.write(STOP, {"time": time.time(), "by": by})

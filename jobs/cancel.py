@@ -5,9 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from jobs.attach import ask_to_stop, is_alive
+from jobs.attach import ask_to_stop, is_driven
 from jobs.errors import HighwaterError, Reason
-from jobs.lease import last_lease
 from jobs.rundir import RunDir
 
 LOOK_S = 1.0
@@ -18,8 +17,7 @@ def ask(run: RunDir, *, unseen: bool = False) -> str:
 
     With `unseen` a driver that is only on its way is asked too: its caller knows that there is one.
     """
-    lease = last_lease(run)
-    if not unseen and (lease is None or not is_alive(lease)):
+    if not unseen and not is_driven(run):
         result = run.result()
         how = f"it ended: {result.reason.value}" if result else "no driver is at it"
         return f"run {run.name} does not run: {how}"
@@ -44,9 +42,3 @@ def wait_left(
                 Reason.INTERNAL,
             )
         pause(min(LOOK_S, max(0.0, end - clock())))
-
-
-def has_left(run: RunDir) -> bool:
-    """Whether no driver is at the run any more."""
-    lease = last_lease(run)
-    return lease is None or not is_alive(lease)

@@ -30,6 +30,7 @@ def logs(options: Namespace) -> int:
 def cancel(options: Namespace) -> int:
     """Ask a run to save and leave, and wait for it if told."""
     from jobs import cancel as cancelling
+    from jobs.attach import is_driven
     from jobs.resolve import place, resolve
 
     if options.cluster:
@@ -44,7 +45,7 @@ def cancel(options: Namespace) -> int:
     if not options.json:
         say(message)
     if options.wait is not None:
-        cancelling.wait_left(run.name, lambda: cancelling.has_left(run), options.wait)
+        cancelling.wait_left(run.name, lambda: not is_driven(run), options.wait)
         message = f"run {run.name} has left"
         if not options.json:
             say(message)
@@ -88,5 +89,5 @@ def pin(options: Namespace) -> int:
     if options.json:
         print_json({"name": run.name, "pinned": steps})
     else:
-        say(f"pinned checkpoints of run {run.name}: {', '.join(map(str, steps)) or 'none'}")
+        say(pins.sentence(run, steps))
     return 0

@@ -6,9 +6,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from jobs.attach import is_driven
 from jobs.errors import NotFoundError, SpecError, StorageError
 from jobs.follow import interval_s
-from jobs.lease import alive, last_lease
 from jobs.rundir import SEGMENT, RunDir, segment_attempt
 
 #: Polls of storage that may fail in a row.
@@ -84,12 +84,6 @@ def show(
         pause(interval_s(run.store.flush_s))
     if not reader.found:
         raise _missing(run, stream)
-
-
-def is_driven(run: RunDir) -> bool:
-    """Whether a driver is at the run now."""
-    lease = last_lease(run)
-    return lease is not None and alive(lease, time.time())
 
 
 def _missing(run: RunDir, stream: str) -> NotFoundError:

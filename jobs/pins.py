@@ -39,6 +39,11 @@ def pin(run: RunDir, step: int | None = None, *, remove: bool = False) -> tuple[
     return steps
 
 
+def sentence(run: RunDir, steps: tuple[int, ...]) -> str:
+    """What is kept now, for a person. Pure."""
+    return f"pinned checkpoints of run {run.name}: {', '.join(map(str, steps)) or 'none'}"
+
+
 def saved_steps(run: RunDir) -> frozenset[int]:
     """Steps of all checkpoints that have been committed."""
     prefix = run.key("")

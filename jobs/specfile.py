@@ -62,12 +62,9 @@ def spec_from_text(text: str, overrides: Sequence[str] = (), where: str = "the s
     """
     if text.lstrip().startswith("{"):
         document = _mapping(_from_json(text, where), where)
-    elif re.fullmatch(r"\s*[\w.-]+\s*", text):
-        return _validated(
-            yaml12.loads(_recipe_text(text.strip()), where), where, [parse(change) for change in overrides]
-        )
     else:
-        document = _mapping(yaml12.loads(text, where), where)
+        is_name = re.fullmatch(r"\s*[\w.-]+\s*", text)
+        document = _mapping(yaml12.loads(_recipe_text(text.strip()) if is_name else text, where), where)
     return _validated(document, where, [parse(change) for change in overrides])
 
 

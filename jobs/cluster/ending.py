@@ -5,8 +5,9 @@ from __future__ import annotations
 import time
 
 from jobs.attach import ask_to_stop
+from jobs.cluster.manifest import QUEUE_LABEL
 from jobs.cluster.session import Reached, Session
-from jobs.cluster.standing import CANCELLED, QUEUE_LABEL
+from jobs.cluster.standing import CANCELLED
 
 
 def ask(reached: Reached) -> None:

@@ -5,15 +5,13 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
+from jobs.cluster.kube import Object
 from jobs.cluster.manifest import RUN_LABEL
 from jobs.cluster.standing import Standing, standing, submission
 from jobs.errors import NameInUseError, SpecError
 from jobs.spec import JobSpec
 from jobs.specfile import spec_from_text
-
-Object = dict[str, Any]
 
 
 @dataclass(frozen=True)

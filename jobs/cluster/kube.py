@@ -8,9 +8,7 @@ from typing import Any, Literal, Protocol
 
 Object = dict[str, Any]
 #: What is read or written, all in one namespace.
-Kind = Literal[
-    "RayJob", "RayCluster", "ConfigMap", "PodDisruptionBudget", "Pod", "Event", "Secret", "Service", "Job", "CronJob"
-]
+Kind = Literal["RayJob", "RayCluster", "ConfigMap", "PodDisruptionBudget", "Pod", "Event"]
 
 
 class Kube(Protocol):
@@ -38,7 +36,7 @@ class Kube(Protocol):
         """All objects with these labels, in pages."""
         ...
 
-    def create(self, body: Object, *, dry_run: bool = False) -> Object:
+    def create(self, body: Object) -> Object:
         """The object as the server made it. A lost answer is asked for again, and an equal object adopted."""
         ...
 
@@ -64,8 +62,4 @@ class Kube(Protocol):
         stop: Callable[[], bool] = lambda: False,
     ) -> int:
         """Run a command in a pod's container; its exit code. `out` gets the bytes as they come; `stop` ends it."""
-        ...
-
-    def pod_log(self, pod: str, *, container: str, lines: int = 100) -> str:
-        """The last lines of a container's own output."""
         ...

@@ -27,13 +27,6 @@ class Launcher:
     clock: Callable[[], float] = time.monotonic
     pause: Callable[[float], None] = time.sleep
 
-    def find(self, name: str) -> Existing | None:
-        """The run's RayJob, if there is one."""
-        try:
-            return existing(self.kube.get("RayJob", name), self.kube.where)
-        except NotFoundInKubeError:
-            return None
-
     def create(self, objects: Sequence[Object]) -> Existing:
         """Create the RayJob, then what it owns. Another's RayJob of that name is a ConflictError."""
         body = objects[0]

@@ -9,8 +9,7 @@ from typing import Any
 from jobs import table
 from jobs.cluster.existing import Existing, existing, seconds
 from jobs.cluster.kube import Kube
-from jobs.cluster.manifest import RUN_LABEL, run_labels
-from jobs.cluster.platform import Platform
+from jobs.cluster.manifest import APP, PART_OF, RUN_LABEL
 from jobs.cluster.progress import read_status
 from jobs.cluster.session import Reached
 from jobs.cluster.standing import Phase, standing
@@ -20,8 +19,6 @@ from jobs.resolve import is_run
 from jobs.rundir import Record, Result
 from jobs.status import RunStatus, status_of
 from jobs.units import duration
-
-PART_OF = "app.kubernetes.io/part-of"
 
 
 class JobRow(Record):
@@ -105,8 +102,7 @@ def look(reached: Reached, kube: Kube | None) -> Look:
 
 def listed(kube: Kube) -> list[JobRow]:
     """All runs of a namespace that have a RayJob, newest first."""
-    part_of = run_labels("", Platform(image="any"))[PART_OF]
-    jobs = [job for job in kube.list("RayJob", {PART_OF: part_of}) if RUN_LABEL in job["metadata"].get("labels", {})]
+    jobs = [job for job in kube.list("RayJob", {PART_OF: APP}) if RUN_LABEL in job["metadata"].get("labels", {})]
     rows = []
     for job in jobs:
         try:

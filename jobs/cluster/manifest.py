@@ -15,8 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from infra.storage import is_local
+from jobs.cluster.kube import Object
 from jobs.cluster.platform import Platform
-from jobs.cluster.pods import DRIVER_CPUS, OBJECT_STORE_BYTES, RANK_SLOT, RAY_VERSION, Object, head_pod, worker_pod
+from jobs.cluster.pods import DRIVER_CPUS, OBJECT_STORE_BYTES, RANK_SLOT, RAY_VERSION, head_pod, worker_pod
 from jobs.errors import SpecError
 from jobs.own_code import requirements_env
 from jobs.spec import JobSpec
@@ -24,6 +25,8 @@ from jobs.spec import JobSpec
 ENTRYPOINT = "python -m trainers.rayjob"
 APP = "highwater"
 RUN_LABEL = "highwater.io/run"
+PART_OF = "app.kubernetes.io/part-of"
+QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 SUBMISSION = "highwater.io/submission"
 #: Bytes of a zip of own code that a ConfigMap takes: etcd stores at most 1 MiB an object, base64 adds a third.
 CODE_BYTES = 700 * 2**10
@@ -97,14 +100,14 @@ def ray_job(spec: JobSpec, request: Request, platform: Platform) -> Object:
         body["suspend"] = True
     if requirements := requirements_env(spec):
         body["runtimeEnvYAML"] = json.dumps(requirements)
-    metadata = _metadata(request, request.name, labels | ({"kueue.x-k8s.io/queue-name": queue} if queue else {}))
+    metadata = _metadata(request, request.name, labels | ({QUEUE_LABEL: queue} if queue else {}))
     metadata["annotations"] = platform.annotations | {SUBMISSION: request.submission}
     return {"apiVersion": "ray.io/v1", "kind": "RayJob", "metadata": metadata, "spec": body}
 
 
 def run_labels(name: str, platform: Platform) -> dict[str, str]:
     """Labels of everything that belongs to a run."""
-    return platform.labels | {"app.kubernetes.io/name": APP, "app.kubernetes.io/part-of": APP, RUN_LABEL: name}
+    return platform.labels | {"app.kubernetes.io/name": APP, PART_OF: APP, RUN_LABEL: name}
 
 
 def driver_environment(spec: JobSpec, request: Request) -> dict[str, str]:

@@ -7,11 +7,9 @@ is not Kubernetes' or KubeRay's default, it says why; the figures are in the des
 from __future__ import annotations
 
 import math
-from typing import Any
 
+from jobs.cluster.kube import Object
 from jobs.cluster.platform import Platform
-
-Object = dict[str, Any]
 
 RAY_VERSION = "2.60.0"
 #: The resource of which each worker pod has one, and each rank takes one: two ranks never share a pod's memory limit.

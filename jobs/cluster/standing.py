@@ -5,17 +5,14 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any
 
-from jobs.cluster.manifest import SUBMISSION
+from jobs.cluster.kube import Object
+from jobs.cluster.manifest import QUEUE_LABEL, SUBMISSION
 from jobs.errors import EXIT_CODES, Reason
 from jobs.submit import reason_of
 
-Object = dict[str, Any]
-
 #: Annotation of a RayJob that a person cancelled: its suspension is an end and no wait.
 CANCELLED = "highwater.io/cancelled"
-QUEUE_LABEL = "kueue.x-k8s.io/queue-name"
 
 
 class Phase(StrEnum):

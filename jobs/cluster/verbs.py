@@ -291,7 +291,7 @@ def pin(options: Namespace) -> int:
     if options.json:
         print_json({"name": reached.name, "pinned": steps})
     else:
-        say(f"pinned checkpoints of run {reached.name}: {', '.join(map(str, steps)) or 'none'}")
+        say(pins.sentence(reached.run, steps))
     return 0
 
 

@@ -38,7 +38,6 @@ class FakeKube:
         """TEST: what happens at a time, in seconds after the beginning."""
         self.command: Callable[[builtins.list[str]], tuple[int, bytes, bytes]] = as_here
         """TEST: what a command in a pod does: exit code, output, complaints."""
-        self.logs = "a line of a container\n"
         self._uids = 0
 
     # Kube
@@ -56,7 +55,7 @@ class FakeKube:
         every = [body for (one, _), body in sorted(self.objects.items()) if one == kind]
         return [copy.deepcopy(b) for b in every if wanted <= (b["metadata"].get("labels") or {}).items()]
 
-    def create(self, body: Object, *, dry_run: bool = False) -> Object:
+    def create(self, body: Object) -> Object:
         kind, name = body["kind"], body["metadata"]["name"]
         self._called(f"create {kind} {name}")
         if (found := self.objects.get((kind, name))) is not None:
@@ -66,8 +65,7 @@ class FakeKube:
         self._uids += 1
         made: Object = copy.deepcopy(body)
         made["metadata"] |= {"uid": f"uid-{self._uids}", "creationTimestamp": BORN, "namespace": self.namespace}
-        if not dry_run:
-            self.objects[kind, name] = made
+        self.objects[kind, name] = made
         return copy.deepcopy(made)
 
     def patch(self, kind: Kind, name: str, changes: Object) -> Object:
@@ -105,10 +103,6 @@ class FakeKube:
         if err and complaint:
             err(complaint)
         return code
-
-    def pod_log(self, pod: str, *, container: str, lines: int = 100) -> str:
-        self._called(f"log {pod}")
-        return self.logs
 
     # Tests
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from jobs import cli
-from jobs.cancel import ask, has_left, wait_left
+from jobs.attach import is_driven
+from jobs.cancel import ask, wait_left
 from jobs.errors import HighwaterError, Reason
 from jobs.rundir import STOP
 from tests.unit.fakerun import FakeRun
@@ -31,9 +32,9 @@ def test_only_a_run_that_lives_is_asked(run: FakeRun) -> None:
     run.lease(beat_at=time.time())
     assert ask(run.dir) == "asked run demo to save and leave"
     assert run.dir.read(STOP) is not None
-    assert not has_left(run.dir)
+    assert is_driven(run.dir)
     run.lease(beat_at=time.time(), released=True)
-    assert has_left(run.dir)
+    assert not is_driven(run.dir)
 
 
 def test_waiting_has_an_end() -> None:

@@ -146,8 +146,8 @@ def test_a_spec_that_never_was_in_a_shell(kube: FakeKube, highwater: Run, monkey
 def test_a_run_is_watched_to_its_end(kube: FakeKube, bucket: FakeRun, highwater: Run) -> None:
     real = kube.create
 
-    def create(body: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
-        made = real(body, dry_run=dry_run)
+    def create(body: dict[str, Any]) -> dict[str, Any]:
+        made = real(body)
         if body["kind"] == "RayJob":
             begun(bucket)
             bucket.dir.write(RECORD, Submission(id=body["metadata"]["annotations"][ANNOTATION], began=1.0))
@@ -187,11 +187,11 @@ def test_what_the_cluster_did_not_let_begin(kube: FakeKube, highwater: Run) -> N
 def test_another_submitter_may_be_faster(kube: FakeKube, highwater: Run) -> None:
     real = kube.create
 
-    def create(body: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
+    def create(body: dict[str, Any]) -> dict[str, Any]:
         if body["kind"] == "RayJob" and ("RayJob", "demo") not in kube.objects:
             kube.create = real  # type: ignore[method-assign]
             kube.run(spec(), "demo", kube.platform(), submission="theirs", **RUNNING)
-        return real(body, dry_run=dry_run)
+        return real(body)
 
     kube.create = create  # type: ignore[method-assign]
     code, out, _ = highwater(*RUN, "--detach")
@@ -321,8 +321,8 @@ def test_all_of_it_through_a_pod(kube: FakeKube, bucket: FakeRun, highwater: Run
 def running(kube: FakeKube) -> None:
     real = kube.create
 
-    def create(body: dict[str, Any], *, dry_run: bool = False) -> dict[str, Any]:
-        made = real(body, dry_run=dry_run)
+    def create(body: dict[str, Any]) -> dict[str, Any]:
+        made = real(body)
         if body["kind"] == "Pod":
             kube.objects["Pod", body["metadata"]["name"]]["status"] = {"phase": "Running"}
         return made

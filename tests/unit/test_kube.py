@@ -191,12 +191,6 @@ def test_an_equal_object_is_adopted_and_another_is_not(server: Server, kube: Kub
         kube.create(BODY)
 
 
-def test_a_dry_run_creates_nothing(server: Server, kube: KubeApi) -> None:
-    server.says(ok(MADE))
-    kube.create(BODY, dry_run=True)
-    assert server.asked[0][1].endswith("/rayjobs?dryRun=All")
-
-
 def test_removing_what_is_gone_or_another_is_fine(server: Server, kube: KubeApi) -> None:
     server.says(ok({}), bad(404), bad(409))
     for _ in range(3):
@@ -205,12 +199,6 @@ def test_removing_what_is_gone_or_another_is_fine(server: Server, kube: KubeApi)
     server.says(bad(409))
     with pytest.raises(ConflictError):
         kube.delete("RayJob", "demo")
-
-
-def test_a_log_is_text(server: Server, kube: KubeApi) -> None:
-    server.says(ok(b"a\xff\n"))
-    assert kube.pod_log("p", container="ray-head", lines=3) == "a�\n"
-    assert server.asked[0][1] == "/api/v1/namespaces/lab/pods/p/log?container=ray-head&tailLines=3"
 
 
 def test_nothing_listens() -> None:

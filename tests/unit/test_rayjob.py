@@ -86,7 +86,7 @@ def test_what_was_refused_is_refused_again_at_once(
 def test_a_spec_that_cannot_be_read_leaves_word_where_the_chart_sends_storage(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, started: list[Any]
 ) -> None:
-    changes = json.dumps([f"storage={tmp_path}", "no.such.field=1"])
+    changes = json.dumps([f'storage="{tmp_path}"', "no.such.field=1"])  # quoted, as the chart renders it
     assert drive(monkeypatch, told(tmp_path, HIGHWATER_SPEC="language", HIGHWATER_SET=changes)) == 2
     assert started == ["stopped"]
     error = refusal(RunDir(DiskStore(tmp_path), "first"), "abc")
