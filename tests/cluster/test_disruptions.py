@@ -6,7 +6,7 @@ import json
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 
@@ -102,29 +102,50 @@ def test_cancel_saves_and_resume_goes_on(cluster: Cluster, place: Place) -> None
     nothing_lost(place.run_dir("stopped"), 300)
 
 
-@pytest.mark.full
-@pytest.mark.usefixtures("tidy")
-def test_a_suspended_run_saves_and_goes_on(cluster: Cluster, place: Place) -> None:
-    start(cluster, "suspended", 400)
-    trains(place.run_dir("suspended"))
-    cluster.kubectl("patch", "rayjob", "suspended", "--type", "merge", "--patch", '{"spec":{"suspend":true}}')
-    wait_for("no pods", lambda: not cluster.pods("suspended", "worker"), 90)
-    at = step(place.run_dir("suspended"))
-    cluster.kubectl("patch", "rayjob", "suspended", "--type", "merge", "--patch", '{"spec":{"suspend":false}}')
-    trains(place.run_dir("suspended"), at)
-    assert ends(cluster, "suspended") == "SUCCEEDED"
-    nothing_lost(place.run_dir("suspended"), 400)
+def suspend_and_go_on(cluster: Cluster, name: str) -> None:
+    """What a queue does: it takes all pods away, and gives others later."""
+    cluster.kubectl("patch", "rayjob", name, "--type", "merge", "--patch", '{"spec":{"suspend":true}}')
+    wait_for("no pods", lambda: not cluster.pods(name, "worker"), 90)
+    cluster.kubectl("patch", "rayjob", name, "--type", "merge", "--patch", '{"spec":{"suspend":false}}')
+
+
+def lose_the_driver(cluster: Cluster, name: str) -> None:
+    """Its pod goes, and with it the Ray job: KubeRay makes a new cluster."""
+    cluster.kubectl("delete", "pod", cluster.driver_pod(name), "--wait=false")
+
+
+def lose_the_head(cluster: Cluster, name: str) -> None:
+    """At once and without grace, as by a broken machine: what was computed since the last save is computed again."""
+    (head,) = cluster.pods(name, "head")
+    cluster.kubectl("delete", "pod", head, "--grace-period=0", "--force", "--wait=false")
 
 
 @pytest.mark.full
 @pytest.mark.usefixtures("tidy")
-def test_a_lost_driver_pod_costs_a_new_cluster_and_no_step(cluster: Cluster, place: Place) -> None:
-    start(cluster, "driver", 400)
-    trains(place.run_dir("driver"))
-    cluster.kubectl("delete", "pod", cluster.driver_pod("driver"), "--wait=false")
-    trains(place.run_dir("driver"), step(place.run_dir("driver")) + 5)
-    assert ends(cluster, "driver") == "SUCCEEDED"
-    nothing_lost(place.run_dir("driver"), 400)
+@pytest.mark.parametrize("disrupt", [suspend_and_go_on, lose_the_driver])
+def test_a_new_cluster_goes_on_at_the_very_step(
+    disrupt: Callable[[Cluster, str], None], cluster: Cluster, place: Place
+) -> None:
+    name = disrupt.__name__.replace("_", "-")
+    start(cluster, name, 300)
+    trains(place.run_dir(name))
+    disrupt(cluster, name)
+    trains(place.run_dir(name), step(place.run_dir(name)) + 5)
+    assert ends(cluster, name, 400) == "SUCCEEDED"
+    nothing_lost(place.run_dir(name), 300)
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("tidy")
+def test_a_lost_head_costs_a_new_cluster_and_steps_since_the_last_save(cluster: Cluster, place: Place) -> None:
+    start(cluster, "headless", 300, "checkpointing.every_steps=40")
+    trains(place.run_dir("headless"), 50)
+    lose_the_head(cluster, "headless")
+    assert ends(cluster, "headless", 400) == "SUCCEEDED"
+    result = place.run_dir("headless").result()
+    assert result is not None
+    assert result.step == 300
+    assert any(attempt.resumed_step >= 40 for attempt in place.run_dir("headless").attempts())
 
 
 @pytest.mark.full
@@ -159,3 +180,14 @@ def test_what_can_only_fail_again_is_not_begun_again(cluster: Cluster, place: Pl
     assert said.returncode == 2
     assert "was refused before it began" in said.stderr
     assert "nothing.txt" in said.stderr
+
+
+@pytest.mark.full
+@pytest.mark.usefixtures("tidy")
+def test_a_run_waits_for_its_pods_no_longer_than_told(cluster: Cluster) -> None:
+    words = [word for change in (*LONG, "steps=5", "cluster.waiting_s=45") for word in ("--set", change)]
+    more = ["--set", "resources.cpus_per_worker=64", "--name", "waits", "--cluster", "--namespace", cluster.namespace]
+    ended = highwater("run", "language", *words, *more, ok=False)
+    assert ended.returncode == 6, ended.stdout + ended.stderr
+    assert "finds no node" in ended.stdout
+    assert "cluster.waiting_s" in ended.stdout
